@@ -1,0 +1,293 @@
+"""decide(state, event): what is news in an event, and what follows from it. Duplicate, stale, foreign and reordered
+events give no facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fednode import reports as r
+from fednode.node.protocol import events as e
+from fednode.node.protocol import facts as f
+from fednode.node.protocol.events import Event
+from fednode.node.protocol.evolve import evolve
+from fednode.node.protocol.facts import Fact
+from fednode.node.protocol.state import State, waiting_for
+from fednode.node.protocol.transcript import Finding, fold
+from fednode.types import HeadStatus, Lovelace, PartyName, TxId
+
+
+def decide(state: State, event: Event) -> tuple[Fact, ...]:
+    """The facts of an event, consequences included, in the order in which they are journalled."""
+    step = _STEPS.get(type(event))
+    found = list(step(state, event)) if step else []
+    for fact in found:
+        state = evolve(state, fact)
+    while consequence := _consequence(state, event.at):
+        found.append(consequence)
+        state = evolve(state, consequence)
+    return tuple(found)
+
+
+def _consequence(state: State, at: float) -> Fact | None:
+    """What follows from a state, at most one fact at a time; None when nothing is left to conclude."""
+    if state.goal == "run" and state.run is not None and state.divergence is None and state.digests:
+        disagreement = _disagreement(state, at)
+        if disagreement is not None:
+            return disagreement
+    if state.close_reason is None and state.faults and state.rules.on_fault == "close":
+        return f.CloseDecided(at, f"fault of {state.faults[0].party}: {state.faults[0].kind}")
+    if state.close_reason is None and state.overdue and state.rules.on_deadline == "close":
+        return f.CloseDecided(at, f"deadline of round {state.round} passed, missing: {', '.join(state.overdue)}")
+    return None
+
+
+def _disagreement(state: State, at: float) -> Fact | None:
+    """All signals of the current round are final, and they do not name one base (round 0: one agreement object)."""
+    if not state.transcript.complete(state.round):
+        return None
+    signals = state.transcript.signals(state.round)
+    bases = {p: signals[p].base for p in state.rules.parties}
+    if any(base != state.base for base in bases.values()):
+        return f.DivergenceFound(at, state.round, bases)
+    if state.round == 0 and state.work.object is not None:
+        objects = {p: o for p in state.rules.parties if (o := signals[p].object) is not None}
+        if any(o != state.work.object for o in objects.values()):
+            return f.DivergenceFound(at, 0, objects)
+    return None
+
+
+# Starts and time -----------------------------------------------------------------------------------------------------
+
+
+def _begin(state: State, event: e.Begin) -> list[Fact]:
+    found: list[Fact] = []
+    if state.binding is None and event.goal != "close":
+        found.append(f.HomeBound(event.at, event.binding))
+    if event.goal == "run" and state.run is None and event.run is not None and event.rounds is not None:
+        found.append(f.RunBound(event.at, event.run, event.rounds))
+    found.append(f.Begun(event.at, event.goal, event.reason))
+    return found
+
+
+def _tick(state: State, event: e.Tick) -> list[Fact]:
+    ready = state.work.final_at
+    if state.goal != "run" or state.overdue is not None or not ready or state.certified:
+        return []
+    if event.at - ready < state.rules.deadline_s:
+        return []
+    missing = waiting_for(state)
+    return [f.DeadlinePassed(event.at, state.round, missing)] if missing else []
+
+
+# The head ------------------------------------------------------------------------------------------------------------
+
+
+def _connected(state: State, event: r.HeadConnected) -> list[Fact]:
+    found: list[Fact] = []
+    if event.head_id is not None and state.head.id is None and event.status is HeadStatus.OPEN and state.goal == "open":
+        found.append(f.HeadBound(event.at, event.head_id))
+    if event.head_id is not None and state.head.id not in (None, event.head_id):
+        return found  # another head: the adapter refuses it with words
+    order = list(HeadStatus)
+    if event.status is HeadStatus.IDLE and state.head.id is not None:
+        return found  # the head is over: the adapter reports how it ended
+    if event.status is not state.head.status and order.index(event.status) > order.index(state.head.status):
+        found.append(f.HeadChanged(event.at, event.status, None, None))
+    return found
+
+
+def _opened(state: State, event: r.HeadOpened) -> list[Fact]:
+    if state.head.id is not None and state.head.id != event.head_id:
+        return []
+    found: list[Fact] = []
+    if state.head.id is None and state.goal == "open":
+        found.append(f.HeadBound(event.at, event.head_id))
+    if state.head.status in (HeadStatus.UNKNOWN, HeadStatus.IDLE):
+        found.append(f.HeadChanged(event.at, HeadStatus.OPEN, None, None))
+    return found
+
+
+def _deposit(
+    state: State, at: float, tx: TxId, party: PartyName | None, lovelace: int, stage: str, reason: str
+) -> list[Fact]:
+    known = state.head.deposits.get(tx)
+    if known is not None and (known.stage == stage or known.stage in ("final", "failed")):
+        return []
+    return [f.DepositChanged(at, tx, party, Lovelace(lovelace), stage, reason)]
+
+
+def _deposit_recorded(state: State, event: r.DepositRecorded) -> list[Fact]:
+    return _deposit(state, event.at, event.deposit, event.party, event.lovelace, "recorded", "")
+
+
+def _deposit_final(state: State, event: r.DepositFinalized) -> list[Fact]:
+    return _deposit(state, event.at, event.deposit, event.party, event.lovelace, "final", "")
+
+
+def _deposit_failed(state: State, event: r.DepositFailed) -> list[Fact]:
+    return _deposit(state, event.at, event.deposit, None, 0, "failed", event.reason)
+
+
+def _snapshot(state: State, event: r.SnapshotConfirmed) -> list[Fact]:
+    if event.number <= state.head.snapshot:
+        return []
+    found: list[Fact] = [f.SnapshotNoted(event.at, event.number, event.transactions)]
+    transcript = state.transcript
+    for tx in event.transactions:
+        transcript, finding = fold(transcript, state.rules.run, tx)
+        # Until the run is bound nobody knows its id here: nothing can be called foreign or a fault yet.
+        if finding is not None and state.run is not None:
+            found.append(_found(state, event.at, finding))
+    return found
+
+
+def _found(state: State, at: float, finding: Finding) -> Fact:
+    content = finding.transaction.content
+    if finding.kind == "foreign" and content is not None:
+        theirs = content.sections or {}
+        differ = sorted({*theirs, *state.rules.sections}, key=str.encode) if theirs else []
+        differ = [name for name in differ if theirs.get(name) != state.rules.sections.get(name)]
+        return f.ForeignRunSeen(at, finding.party, content.run, tuple(differ))
+    if finding.kind == "repeat":
+        return f.RepeatSeen(at, finding.party, finding.round, finding.transaction.id)
+    round_number = finding.round if finding.round >= 0 else state.transcript.open_round
+    raw = (finding.transaction.cbor,)
+    return f.FaultFound(at, finding.party, round_number, finding.kind, finding.message, raw, "")
+
+
+def _synced(state: State, event: r.SnapshotsSynced) -> list[Fact]:
+    return [] if state.head.replayed else [f.ReplayDone(event.at, event.number)]
+
+
+def _closed(state: State, event: r.HeadClosed) -> list[Fact]:
+    head = state.head
+    if head.status in (HeadStatus.FANOUT_POSSIBLE, HeadStatus.FINALIZED):
+        return []
+    if head.closed_snapshot == event.snapshot and head.contestation_deadline == event.deadline:
+        return []
+    return [f.HeadChanged(event.at, HeadStatus.CLOSED, event.snapshot, event.deadline)]
+
+
+def _fanout_possible(state: State, event: r.FanoutPossible) -> list[Fact]:
+    if state.head.status in (HeadStatus.FANOUT_POSSIBLE, HeadStatus.FINALIZED):
+        return []
+    return [f.HeadChanged(event.at, HeadStatus.FANOUT_POSSIBLE, None, None)]
+
+
+def _finalized(state: State, event: r.HeadFinalized) -> list[Fact]:
+    if state.paid is not None:
+        return []
+    return [f.PaidOut(event.at, event.paid, event.expected, event.verified)]
+
+
+# Outcomes of commands ------------------------------------------------------------------------------------------------
+
+
+def _drafted(state: State, event: e.DepositDrafted) -> list[Fact]:
+    return [f.DepositSigned(event.at, event.deposit)] if state.head.own_deposit is None else []
+
+
+def _lapsed(state: State, event: e.DepositLapsed) -> list[Fact]:
+    own = state.head.own_deposit
+    if own is None or own.id != event.deposit or own.id in state.head.deposits:
+        return []
+    return [f.DepositChanged(event.at, own.id, state.rules.me, Lovelace(0), "failed", "its validity is over")]
+
+
+def _prepared(state: State, event: e.AgreementPrepared) -> list[Fact]:
+    return [] if state.digests else [f.Prepared(event.at, event.object, event.size, event.base)]
+
+
+def _absent(state: State, event: e.OwnSignalAbsent) -> list[Fact]:
+    stale = event.round != state.round or state.own_bucket_checked
+    return [] if stale else [f.OwnBucketChecked(event.at, event.round)]
+
+
+def _adopt(state: State, event: e.OwnSignalFound) -> list[Fact]:
+    if event.round != state.round or state.work.signal is not None:
+        return []
+    c = event.content
+    return [f.SignalAdopted(event.at, event.round, event.signal, c.object, c.size, c.base)]
+
+
+def _trained(state: State, event: e.TrainingDone) -> list[Fact]:
+    if event.round != state.round or state.work.object is not None or state.work.signal is not None:
+        return []
+    x = event
+    return [f.Trained(x.at, x.round, x.object, x.size, x.bundle, x.loss, x.seconds)]
+
+
+def _published(state: State, event: e.ObjectPublished) -> list[Fact]:
+    stale = event.round != state.round or state.work.published
+    return [] if stale else [f.Published(event.at, event.round, event.seconds)]
+
+
+def _signed(state: State, event: e.SignalBuilt) -> list[Fact]:
+    own_final = state.rules.me in state.transcript.signals(event.round)
+    if event.round != state.round or state.work.signal is not None or own_final:
+        return []
+    return [f.SignalSigned(event.at, event.round, event.signal)]
+
+
+def _kept(state: State, event: e.SignalKept) -> list[Fact]:
+    stale = event.round != state.round or state.work.stored
+    return [] if stale else [f.SignalStored(event.at, event.round)]
+
+
+def _fetched(state: State, event: e.ObjectFetched) -> list[Fact]:
+    stale = event.round != state.round or event.party in state.work.fetched
+    return [] if stale else [f.Fetched(event.at, event.round, event.party, event.seconds)]
+
+
+def _faulty(state: State, event: e.ObjectFaulty) -> list[Fact]:
+    if event.round != state.round or any(x.party == event.party and x.round == event.round for x in state.faults):
+        return []
+    signal = state.transcript.signals(event.round).get(event.party)
+    message = f"{event.message} (signal {signal.tx})" if signal else event.message
+    return [f.FaultFound(event.at, event.party, event.round, f"object-{event.rule}", message, (), event.evidence)]
+
+
+def _aggregated(state: State, event: e.AggregateDone) -> list[Fact]:
+    if event.round != state.round:
+        return []
+    return [f.Aggregated(event.at, event.round, event.digest, event.outliers, event.seconds)]
+
+
+def _transcript_kept(state: State, event: e.TranscriptKept) -> list[Fact]:
+    return [] if state.transcript_stored else [f.TranscriptStored(event.at)]
+
+
+def _evidence_kept(state: State, event: e.EvidenceKept) -> list[Fact]:
+    known = event.fault in state.evidence or event.fault >= len(state.faults)
+    return [] if known else [f.EvidenceStored(event.at, event.fault, event.path)]
+
+
+_STEPS: dict[type, Callable[[State, Any], list[Fact]]] = {
+    e.Begin: _begin,
+    e.Tick: _tick,
+    r.HeadConnected: _connected,
+    r.HeadOpened: _opened,
+    r.DepositRecorded: _deposit_recorded,
+    r.DepositFinalized: _deposit_final,
+    r.DepositFailed: _deposit_failed,
+    r.SnapshotConfirmed: _snapshot,
+    r.SnapshotsSynced: _synced,
+    r.HeadClosed: _closed,
+    r.FanoutPossible: _fanout_possible,
+    r.HeadFinalized: _finalized,
+    e.DepositDrafted: _drafted,
+    e.DepositLapsed: _lapsed,
+    e.AgreementPrepared: _prepared,
+    e.OwnSignalAbsent: _absent,
+    e.OwnSignalFound: _adopt,
+    e.TrainingDone: _trained,
+    e.ObjectPublished: _published,
+    e.SignalBuilt: _signed,
+    e.SignalKept: _kept,
+    e.ObjectFetched: _fetched,
+    e.ObjectFaulty: _faulty,
+    e.AggregateDone: _aggregated,
+    e.TranscriptKept: _transcript_kept,
+    e.EvidenceKept: _evidence_kept,
+}

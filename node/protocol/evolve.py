@@ -1,0 +1,126 @@
+"""evolve(state, fact): the only way the state changes. Total over facts; judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from fednode.node.protocol import facts as f
+from fednode.node.protocol.facts import Fact
+from fednode.node.protocol.state import Deposit, State, Work
+from fednode.node.protocol.transcript import fold
+from fednode.types import HeadStatus
+
+
+def evolve(state: State, fact: Fact) -> State:
+    """The state after a fact."""
+    return _advance(_STEPS[type(fact)](state, fact), fact.at)
+
+
+def _advance(state: State, at: float) -> State:
+    """Rounds 0 and R + 1 end when all their signals are final; the others end with `Aggregated`."""
+    last = state.rules.rounds + 1
+    if state.work.final_at == 0.0 and state.rules.me in state.transcript.signals(state.round):
+        state = replace(state, work=replace(state.work, final_at=at))
+    if state.divergence is not None or state.faults:
+        return state
+    if state.round in (0, last) and state.digests and state.transcript.complete(state.round) and _agreed(state):
+        if state.round == 0:
+            return replace(state, round=1, work=Work(), overdue=None)
+        return replace(state, round=last + 1, certified_at=at, overdue=None)
+    return state
+
+
+def _agreed(state: State) -> bool:
+    """All signals of the current round name our base digest, and in round 0 our agreement and schema."""
+    signals = state.transcript.signals(state.round).values()
+    own = state.work.object if state.round == 0 else None
+    return all(s.base == state.base and (own is None or s.object == own) for s in signals)
+
+
+def _begun(state: State, fact: f.Begun) -> State:
+    head = replace(state.head, replayed=False)
+    return replace(state, goal=fact.goal, reason=fact.reason, head=head, own_bucket_checked=False, overdue=None)
+
+
+def _head_changed(state: State, fact: f.HeadChanged) -> State:
+    head = replace(
+        state.head,
+        status=fact.status,
+        status_at=fact.at,
+        closed_snapshot=fact.snapshot if fact.snapshot is not None else state.head.closed_snapshot,
+        contestation_deadline=fact.deadline if fact.deadline is not None else state.head.contestation_deadline,
+    )
+    return replace(state, head=head)
+
+
+def _deposit_changed(state: State, fact: f.DepositChanged) -> State:
+    deposits = dict(state.head.deposits)
+    known = deposits.get(fact.deposit)
+    party = fact.party or (known.party if known else None)
+    lovelace = fact.lovelace or (known.lovelace if known else fact.lovelace)
+    deposits[fact.deposit] = Deposit(party, lovelace, fact.stage, fact.at)
+    own = state.head.own_deposit
+    if fact.stage == "failed" and own is not None and own.id == fact.deposit:
+        own = None
+    return replace(state, head=replace(state.head, deposits=deposits, own_deposit=own))
+
+
+def _snapshot(state: State, fact: f.SnapshotNoted) -> State:
+    transcript = state.transcript
+    for tx in fact.transactions:
+        transcript, _ = fold(transcript, state.rules.run, tx)
+    return replace(state, transcript=transcript, head=replace(state.head, snapshot=fact.number))
+
+
+def _work(state: State, **changes: Any) -> State:
+    return replace(state, work=replace(state.work, **changes))
+
+
+def _adopted(state: State, fact: f.SignalAdopted) -> State:
+    own = state.work.object if fact.round == 0 else None  # later rounds: fetched from the own bucket and checked
+    return _work(state, signal=fact.signal, object=own, size=fact.size, base=fact.base, stored=True, published=True)
+
+
+def _fetched(state: State, fact: f.Fetched) -> State:
+    return _work(state, fetched=state.work.fetched | {fact.party})
+
+
+def _aggregated(state: State, fact: f.Aggregated) -> State:
+    return replace(state, digests=(*state.digests, fact.digest), round=fact.round + 1, work=Work(), overdue=None)
+
+
+def _prepared(state: State, fact: f.Prepared) -> State:
+    return _work(replace(state, digests=(fact.base,)), object=fact.object, size=fact.size)
+
+
+_STEPS: dict[type, Callable[[State, Any], State]] = {
+    f.Begun: _begun,
+    f.HomeBound: lambda s, x: replace(s, binding=cast(f.HomeBound, x).binding),
+    f.RunBound: lambda s, x: replace(s, run=cast(f.RunBound, x).run),
+    f.HeadBound: lambda s, x: replace(s, head=replace(s.head, id=cast(f.HeadBound, x).head_id)),
+    f.HeadChanged: _head_changed,
+    f.DepositSigned: lambda s, x: replace(s, head=replace(s.head, own_deposit=cast(f.DepositSigned, x).deposit)),
+    f.DepositChanged: _deposit_changed,
+    f.SnapshotNoted: _snapshot,
+    f.ReplayDone: lambda s, x: replace(s, head=replace(s.head, replayed=True)),
+    f.Prepared: _prepared,
+    f.OwnBucketChecked: lambda s, x: replace(s, own_bucket_checked=True),
+    f.SignalAdopted: _adopted,
+    f.Trained: lambda s, x: _work(s, object=x.object, size=x.size),
+    f.Published: lambda s, x: _work(s, published=True),
+    f.SignalSigned: lambda s, x: _work(s, signal=x.signal),
+    f.SignalStored: lambda s, x: _work(s, stored=True),
+    f.Fetched: _fetched,
+    f.Aggregated: _aggregated,
+    f.ForeignRunSeen: lambda s, x: s,
+    f.RepeatSeen: lambda s, x: s,
+    f.FaultFound: lambda s, x: replace(s, faults=(*s.faults, x)),
+    f.EvidenceStored: lambda s, x: replace(s, evidence={**s.evidence, x.fault: x.path}),
+    f.DivergenceFound: lambda s, x: replace(s, divergence=x),
+    f.DeadlinePassed: lambda s, x: replace(s, overdue=x.missing),
+    f.CloseDecided: lambda s, x: replace(s, close_reason=x.reason),
+    f.TranscriptStored: lambda s, x: replace(s, transcript_stored=True),
+    f.PaidOut: lambda s, x: replace(s, paid=x, head=replace(s.head, status=HeadStatus.FINALIZED)),
+}

@@ -1,0 +1,262 @@
+"""Facts: what happened and was news. They are journalled, and the state is their fold. Names are part of the journal's
+schema: a change of a name or a field needs a new schema number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fednode.node.protocol.events import Goal
+from fednode.types import Digest, HeadId, HeadStatus, Lovelace, PartyName, RunId, SignedTx, Transaction, TxId
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    at: float
+    goal: Goal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HomeBound:
+    """From now on this home serves this agreement (run.rounds apart) only."""
+
+    at: float
+    binding: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunBound:
+    at: float
+    run: RunId
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBound:
+    at: float
+    head_id: HeadId
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChanged:
+    at: float
+    status: HeadStatus
+    snapshot: int | None
+    """The snapshot the head was closed with."""
+    deadline: float | None
+    """End of the contestation period, Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepositSigned:
+    at: float
+    deposit: SignedTx
+
+
+@dataclass(frozen=True, slots=True)
+class DepositChanged:
+    """`stage` is recorded, final or failed."""
+
+    at: float
+    deposit: TxId
+    party: PartyName | None
+    lovelace: Lovelace
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotNoted:
+    """A confirmed snapshot with the raw bytes of its transactions: the transcript is the sequence of these."""
+
+    at: float
+    number: int
+    transactions: tuple[Transaction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayDone:
+    at: float
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    at: float
+    object: Digest
+    size: int
+    base: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class OwnBucketChecked:
+    at: float
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignalAdopted:
+    """An own signal that the journal did not know."""
+
+    at: float
+    round: int
+    signal: SignedTx
+    object: Digest | None
+    size: int | None
+    base: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    at: float
+    round: int
+    object: Digest
+    size: int
+    bundle: Digest
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    at: float
+    round: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSigned:
+    """The one signal of the own party for this round. Only these bytes are ever sent."""
+
+    at: float
+    round: int
+    signal: SignedTx
+
+
+@dataclass(frozen=True, slots=True)
+class SignalStored:
+    at: float
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    at: float
+    round: int
+    party: PartyName
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregated:
+    at: float
+    round: int
+    digest: Digest
+    outliers: tuple[PartyName, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRunSeen:
+    """A party signals for another run: it started with another agreement or another --epochs."""
+
+    at: float
+    party: PartyName
+    run: RunId
+    sections: tuple[str, ...]
+    """Names of the sections that differ from ours; empty where the signal does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatSeen:
+    """A second confirmed signal of one party for one round with equal content: reported, no fault."""
+
+    at: float
+    party: PartyName
+    round: int
+    tx: TxId
+
+
+@dataclass(frozen=True, slots=True)
+class FaultFound:
+    """A peer broke the protocol. `raw` holds the hex of the transactions that prove it, `file` the object that does."""
+
+    at: float
+    party: PartyName
+    round: int
+    kind: str
+    message: str
+    raw: tuple[str, ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceStored:
+    at: float
+    fault: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceFound:
+    at: float
+    round: int
+    digests: Mapping[PartyName, Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    at: float
+    round: int
+    missing: tuple[PartyName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseDecided:
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptStored:
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PaidOut:
+    at: float
+    paid: tuple[tuple[PartyName, Lovelace], ...]
+    expected: tuple[tuple[PartyName, Lovelace], ...]
+    verified: bool
+
+
+Fact = (
+    Begun
+    | HomeBound
+    | RunBound
+    | HeadBound
+    | HeadChanged
+    | DepositSigned
+    | DepositChanged
+    | SnapshotNoted
+    | ReplayDone
+    | Prepared
+    | OwnBucketChecked
+    | SignalAdopted
+    | Trained
+    | Published
+    | SignalSigned
+    | SignalStored
+    | Fetched
+    | Aggregated
+    | ForeignRunSeen
+    | RepeatSeen
+    | FaultFound
+    | EvidenceStored
+    | DivergenceFound
+    | DeadlinePassed
+    | CloseDecided
+    | TranscriptStored
+    | PaidOut
+)

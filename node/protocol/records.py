@@ -1,0 +1,113 @@
+"""Facts to journal records and back: (kind, JSON object), with every type checked on the way in."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+from enum import Enum
+from functools import cache
+from typing import Any, Literal, NewType, Union, cast, get_args, get_origin, get_type_hints
+
+from fednode.errors import JournalError
+from fednode.node.protocol import facts
+from fednode.node.protocol.facts import Fact
+
+Decoder = Callable[[Any], Any]
+
+
+def to_record(fact: Fact) -> tuple[str, dict[str, object]]:
+    """(kind, body); the body is plain JSON."""
+    return type(fact).__name__, {f.name: _plain(getattr(fact, f.name)) for f in dataclasses.fields(fact)}
+
+
+def from_record(kind: str, body: Mapping[str, object]) -> Fact:
+    """The fact of a record. Raises JournalError for an unknown kind or a body of another shape."""
+    cls = _KINDS.get(kind)
+    if cls is None:
+        raise JournalError(
+            f"journal: unknown fact {kind!r}", hint="this journal was written by a newer fednode: update"
+        )
+    try:
+        return cast(Fact, _decoder(cls)(body))
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalError(f"journal: fact {kind} has another shape than expected: {error}") from error
+
+
+_KINDS: dict[str, type] = {cls.__name__: cls for cls in get_args(facts.Fact)}
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
+    return cast(object, value)
+
+
+@cache
+def _decoder(hint: Any) -> Decoder:
+    """A function that turns JSON into a value of the type `hint`; built once per type, since replays are long."""
+    if isinstance(hint, NewType):
+        return _decoder(hint.__supertype__)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_decoder(cast(type, hint))
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        inner = [arg for arg in get_args(hint) if arg is not type(None)]
+        if len(inner) != 1:
+            raise TypeError(f"no decoder for {hint}")
+        decode = _decoder(inner[0])
+        return lambda value: None if value is None else decode(value)
+    if origin is Literal:
+        return _choice_decoder(get_args(hint))
+    if origin is tuple:
+        return _tuple_decoder(get_args(hint))
+    if origin is not None and issubclass(origin, Mapping):
+        decode_value = _decoder(get_args(hint)[1])
+        return lambda value: {str(k): decode_value(v) for k, v in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint
+    return _scalar_decoder(cast(type, hint))
+
+
+def _dataclass_decoder(cls: type) -> Decoder:
+    hints = get_type_hints(cls)
+    decoders = [(f.name, _decoder(hints[f.name])) for f in dataclasses.fields(cls)]
+
+    def decode(value: Any) -> Any:
+        return cls(*[decoder(value[name]) for name, decoder in decoders])
+
+    return decode
+
+
+def _choice_decoder(choices: tuple[object, ...]) -> Decoder:
+    def decode(value: Any) -> Any:
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {choices}")
+        return value
+
+    return decode
+
+
+def _tuple_decoder(args: tuple[Any, ...]) -> Decoder:
+    if len(args) == 2 and args[1] is Ellipsis:
+        decode_item = _decoder(args[0])
+        return lambda value: tuple([decode_item(item) for item in value])
+    decoders = [_decoder(arg) for arg in args]
+    return lambda value: tuple([decoder(item) for decoder, item in zip(decoders, value, strict=True)])
+
+
+def _scalar_decoder(cls: type) -> Decoder:
+    def decode(value: Any) -> Any:
+        if cls is float and type(value) is int:
+            return float(value)
+        if type(value) is not cls:
+            raise TypeError(f"expected {cls.__name__}, found {type(value).__name__}")
+        return value
+
+    return decode
