@@ -19,9 +19,9 @@ from fednode.types import (
     RunId,
     SignalContent,
     SignedTx,
-    Transaction,
     TrainRequest,
     TrainResult,
+    Transaction,
 )
 
 Progress = Callable[[int, int, float], None]
@@ -32,7 +32,7 @@ class Head(Protocol):
     """The party's own hydra-node."""
 
     def reports(self, after: int) -> AsyncIterator[HeadReport]:
-        """Connect and reconnect for ever. Replays every snapshot with a number > `after`, then SnapshotsSynced, then live."""
+        """Connect and reconnect for ever: every snapshot with a number > `after`, then SnapshotsSynced, then live."""
         ...
 
     async def init(self) -> None:
@@ -101,7 +101,7 @@ class Trainer(Protocol):
     async def describe(self) -> ModelFacts: ...
 
     async def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainResult:
-        """Raises TrainingError (code, OOM, non-finite update, child killed); the daemon decides whether to try again."""
+        """Raises TrainingError (OOM, non-finite update, child killed); the daemon decides whether to try again."""
         ...
 
     async def aclose(self) -> None:

@@ -80,7 +80,8 @@ def _work(state: State, **changes: Any) -> State:
 
 def _adopted(state: State, fact: f.SignalAdopted) -> State:
     own = state.work.object if fact.round == 0 else None  # later rounds: fetched from the own bucket and checked
-    return _work(state, signal=fact.signal, object=own, size=fact.size, base=fact.base, stored=True, published=True)
+    changes = {"object": own, "size": fact.size, "adopted_object": fact.object}
+    return _work(state, signal=fact.signal, stored=True, published=True, **changes)
 
 
 def _fetched(state: State, fact: f.Fetched) -> State:

@@ -79,8 +79,8 @@ class Work:
     size: int | None = None
     published: bool = False
     signal: SignedTx | None = None
-    base: Digest | None = None
-    """Base digest of an adopted signal; None where this node built the signal itself."""
+    adopted_object: Digest | None = None
+    """Object of an adopted signal: it must come from the own bucket."""
     stored: bool = False
     """The signed bytes lie in the own bucket."""
     fetched: frozenset[PartyName] = frozenset()

@@ -1,0 +1,255 @@
+"""What each command does to the world: one method per command, each idempotent, each returning the event of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fednode.durable import write_atomic
+from fednode.errors import ConfigError, Conflict, FundsError, HeadError, HeadUnavailable, NotFound
+from fednode.node import evidence
+from fednode.node.fetching import fetch_object
+from fednode.node.ports import Aggregator, Bucket, Clock, Head, Progress, Trainer
+from fednode.node.protocol import events as e
+from fednode.node.protocol import pending as c
+from fednode.node.protocol.state import State
+from fednode.node.runfolder import RunFolder
+from fednode.types import (
+    Digest,
+    ModelFacts,
+    PartyName,
+    PhasePolicy,
+    SignalContent,
+    SignedTx,
+    TrainRequest,
+    TxId,
+    TxKind,
+    phase_of,
+)
+
+SIGNAL_LIMIT = 16_384
+"""No transaction of a head is larger (hydra-node's maxTxSize is 10,250 here)."""
+
+
+@dataclass(slots=True)
+class Effects:
+    """The ports of one node. `keys(party)` is the prefix of a party's objects of this run; `first_round_object(schema)`
+    gives the bytes of the round-0 object; `transactions(kind)` re-reads confirmed transactions from the journal."""
+
+    head: Head
+    clock: Clock
+    folder: RunFolder
+    evidence_folder: Path
+    phase: PhasePolicy
+    prefixes: Mapping[PartyName, str]
+    buckets: Mapping[PartyName, Bucket]
+    trainer: Trainer
+    make_aggregator: Callable[[ModelFacts], Aggregator]
+    first_round_object: Callable[[bytes], bytes]
+    sha256: Callable[[bytes], Digest]
+    confirmed: Callable[[], Iterable[tuple[TxId, str]]]
+    """(id, hex of the bytes) of every confirmed transaction in the journal, in confirmed order."""
+    progress: Progress | None = None
+    _aggregator: Aggregator | None = field(default=None, init=False)
+    _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    async def perform(self, command: c.Command, state: State) -> e.Event | None:
+        """Make one command true."""
+        work: Callable[[Effects, Any, State], Awaitable[e.Event | None]] = _PERFORM[type(command)]
+        return await work(self, command, state)
+
+    async def aggregator(self, state: State) -> Aggregator:
+        """The exact aggregator of this run; loads the model once to learn its tensors."""
+        async with self._loading:
+            if self._aggregator is None:
+                made = self.make_aggregator(await self.trainer.describe())
+                if state.digests and self.folder.agreement.exists():
+                    self._same_model(made)
+                self._aggregator = made
+            return self._aggregator
+
+    def _same_model(self, made: Aggregator) -> None:
+        if self.folder.agreement.read_bytes() != self.first_round_object(made.schema()):
+            raise ConfigError(
+                "the base model or its LoRA layout is not the one this run started with",
+                hint="restore the model files that peers.toml names, then run the same command again",
+            )
+
+    def key(self, party: PartyName, name: str) -> str:
+        return f"{self.prefixes[party]}{name}"
+
+    def object_key(self, party: PartyName, round_number: int, digest: str, suffix: str = "safetensors") -> str:
+        return self.key(party, f"{round_number:06d}/{digest}.{suffix}")
+
+    # The head -----------------------------------------------------------------------------------------------------
+
+    async def init_head(self, command: c.InitHead, state: State) -> None:
+        await self.head.init()
+
+    async def draft_deposit(self, command: c.DraftDeposit, state: State) -> e.Event:
+        return e.DepositDrafted(self.clock.now(), await self.head.draft_deposit())
+
+    async def submit_deposit(self, command: c.SubmitDeposit, state: State) -> e.Event | None:
+        deposit = state.head.own_deposit
+        assert deposit is not None
+        try:
+            await self.head.submit_deposit(deposit)
+        except (FundsError, HeadUnavailable):
+            raise
+        except HeadError:
+            return e.DepositLapsed(self.clock.now(), deposit.id)
+        return None
+
+    async def send(self, command: c.Send, state: State) -> None:
+        assert state.work.signal is not None
+        await self.head.deliver(state.work.signal)
+
+    async def close_head(self, command: c.CloseHead, state: State) -> None:
+        await self.head.close()
+
+    async def fanout(self, command: c.Fanout, state: State) -> None:
+        await self.head.fanout()
+
+    # The own part of a round --------------------------------------------------------------------------------------
+
+    async def prepare(self, command: c.Prepare, state: State) -> e.Event:
+        self.folder.create()
+        aggregator = await self.aggregator(state)
+        data = self.first_round_object(aggregator.schema())
+        base = await asyncio.to_thread(aggregator.initial, self.folder.state(0))
+        write_atomic(self.folder.agreement, data)
+        return e.AgreementPrepared(self.clock.now(), self.sha256(data), len(data), base)
+
+    async def check_own_bucket(self, command: c.CheckOwnBucket, state: State) -> e.Event:
+        me, key = state.rules.me, self.key(state.rules.me, f"{command.round:06d}/signal.cbor")
+        try:
+            data = await self.buckets[me].read(key, limit=SIGNAL_LIMIT)
+        except NotFound:
+            return e.OwnSignalAbsent(self.clock.now(), command.round)
+        tx = self.head.read_transaction(data)
+        content = tx.content
+        own = tx.kind is TxKind.SIGNAL and tx.sender == me and content is not None
+        if not own or content is None or (content.run, content.round) != (state.rules.run, command.round):
+            raise Conflict(
+                f"{key} in the own bucket is not the own signal of round {command.round} of this run",
+                hint="somebody else wrote into this bucket; give every home its own bucket and prefix",
+            )
+        return e.OwnSignalFound(self.clock.now(), command.round, SignedTx(tx.id, tx.cbor), content)
+
+    async def train(self, command: c.Train, state: State) -> e.Event:
+        await self.aggregator(state)
+        aggregator = self._aggregator
+        assert aggregator is not None
+        assert state.base is not None
+        number = command.round
+        needed = {s.object for s in state.transcript.signals(number).values() if s.object is not None}
+        self.folder.tidy(number, needed)
+        bundle = self.folder.bundle(number - 1)
+        request = TrainRequest(
+            round=number,
+            phase=phase_of(number, self.phase),
+            base=state.base,
+            state=str(self.folder.state(number - 1)),
+            bundle=str(bundle) if bundle.exists() else None,
+            objects=str(self.folder.objects),
+            bundles=str(self.folder.bundles),
+            schema=self.sha256(aggregator.schema()),
+        )
+        done = await self.trainer.train(request, self.progress)
+        now = self.clock.now()
+        return e.TrainingDone(now, number, done.object, done.size, done.bundle, done.loss, done.seconds)
+
+    async def publish(self, command: c.Publish, state: State) -> e.Event:
+        me, digest = state.rules.me, state.work.object
+        assert digest is not None
+        started = self.clock.now()
+        if command.round == 0:
+            source, key = self.folder.agreement, self.object_key(me, 0, digest, "json")
+        else:
+            source, key = self.folder.object(digest), self.object_key(me, command.round, digest)
+        await self.buckets[me].put(key, source)
+        size = await self.buckets[me].head(key)
+        if size != state.work.size:
+            raise Conflict(f"{key} in the own bucket has {size} bytes, expected {state.work.size}")
+        return e.ObjectPublished(self.clock.now(), command.round, self.clock.now() - started)
+
+    async def sign(self, command: c.Sign, state: State) -> e.Event:
+        rules, last = state.rules, command.round == state.rules.rounds + 1
+        assert state.base is not None
+        content = SignalContent(
+            run=rules.run,
+            round=command.round,
+            base=state.base,
+            object=None if last else state.work.object,
+            size=None if last else state.work.size,
+            sections=dict(rules.sections) if command.round == 0 else None,
+        )
+        return e.SignalBuilt(self.clock.now(), command.round, self.head.build_signal(content))
+
+    async def store_signal(self, command: c.StoreSignal, state: State) -> e.Event:
+        assert state.work.signal is not None
+        path = self.folder.signal(command.round)
+        write_atomic(path, bytes.fromhex(state.work.signal.cbor))
+        me = state.rules.me
+        await self.buckets[me].put(self.key(me, f"{command.round:06d}/signal.cbor"), path)
+        return e.SignalKept(self.clock.now(), command.round)
+
+    # The peers' part, the aggregate, the end ----------------------------------------------------------------------
+
+    async def fetch(self, command: c.Fetch, state: State) -> e.Event:
+        return await fetch_object(self, await self.aggregator(state), command, state)
+
+    async def aggregate(self, command: c.Aggregate, state: State) -> e.Event:
+        aggregator, number = await self.aggregator(state), command.round
+        signals = state.transcript.signals(number)
+        objects = {p: self.folder.object(o) for p in state.rules.parties if (o := signals[p].object) is not None}
+        momentum = self.folder.momentum(number - 1)
+        started = self.clock.now()
+        run = functools.partial(
+            aggregator.aggregate,
+            number,
+            objects,
+            state=self.folder.state(number - 1),
+            momentum=momentum if momentum.exists() else None,
+            new_state=self.folder.state(number),
+            new_momentum=self.folder.momentum(number),
+        )
+        done = await asyncio.to_thread(run)
+        now = self.clock.now()
+        return e.AggregateDone(now, number, done.digest, done.outliers, now - started)
+
+    async def store_transcript(self, command: c.StoreTranscript, state: State) -> e.Event:
+        accepted = {s.tx for signals in state.transcript.rounds for s in signals.values()}
+        data = b"".join(bytes.fromhex(cbor) for tx, cbor in self.confirmed() if tx in accepted)
+        write_atomic(self.folder.transcript, data)
+        me = state.rules.me
+        await self.buckets[me].put(self.key(me, "transcript.cborseq"), self.folder.transcript)
+        return e.TranscriptKept(self.clock.now())
+
+    async def store_evidence(self, command: c.StoreEvidence, state: State) -> e.Event:
+        path = await asyncio.to_thread(evidence.write, self.evidence_folder, state, command.fault, self.confirmed)
+        return e.EvidenceKept(self.clock.now(), command.fault, str(path))
+
+
+_PERFORM: dict[type, Callable[[Effects, Any, State], Awaitable[e.Event | None]]] = {
+    c.InitHead: Effects.init_head,
+    c.DraftDeposit: Effects.draft_deposit,
+    c.SubmitDeposit: Effects.submit_deposit,
+    c.Prepare: Effects.prepare,
+    c.CheckOwnBucket: Effects.check_own_bucket,
+    c.Train: Effects.train,
+    c.Publish: Effects.publish,
+    c.Sign: Effects.sign,
+    c.StoreSignal: Effects.store_signal,
+    c.Send: Effects.send,
+    c.Fetch: Effects.fetch,
+    c.Aggregate: Effects.aggregate,
+    c.StoreTranscript: Effects.store_transcript,
+    c.StoreEvidence: Effects.store_evidence,
+    c.CloseHead: Effects.close_head,
+    c.Fanout: Effects.fanout,
+}

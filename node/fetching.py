@@ -1,0 +1,113 @@
+"""Fetching a party's object: bound the size, hash, parse, and only then believe (protocol.md section 3, step 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from fednode.errors import Conflict, Integrity, NotFound, ObjectRefused
+from fednode.node.ports import Aggregator, Bucket, Clock
+from fednode.node.protocol import events as e
+from fednode.node.protocol.pending import Fetch
+from fednode.node.protocol.state import State
+from fednode.node.runfolder import RunFolder
+from fednode.types import Digest, PartyName, PhasePolicy, phase_of
+
+FETCHES = 3
+BETWEEN_FETCHES_S = 10.0
+"""A wrong hash is a fault only after three fetches at least ten seconds apart: stores may answer stale or torn."""
+
+
+class Site(Protocol):
+    """What fetching needs of the node."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def folder(self) -> RunFolder: ...
+    @property
+    def phase(self) -> PhasePolicy: ...
+    @property
+    def buckets(self) -> Mapping[PartyName, Bucket]: ...
+
+    def object_key(self, party: PartyName, round_number: int, digest: str, suffix: str = "safetensors") -> str: ...
+
+
+async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state: State) -> e.Event:
+    """The object verified in the cache, or the party's fault with the bytes that prove it. Raises what may pass."""
+    digest, size = _signalled(command, state)
+    started = site.clock.now()
+    expected = aggregator.object_size(command.round)
+    if size != expected:
+        message = f"signalled an object of {size} bytes, expected {expected}"
+        return _faulty(site, command, state, "size", message, "")
+    path = site.folder.object(digest)
+    if not path.exists():
+        broken = await _download(site, command, digest, size, path, own=command.party == state.rules.me)
+        if broken is not None:
+            return _faulty(site, command, state, broken.kind, broken.message, broken.kept)
+    assert state.base is not None
+    check = functools.partial(
+        aggregator.check,
+        path,
+        run=state.rules.run,
+        round_number=command.round,
+        party=command.party,
+        phase=phase_of(command.round, site.phase),
+        base=state.base,
+    )
+    try:
+        await asyncio.to_thread(check)
+    except ObjectRefused as refused:
+        return _faulty(site, command, state, refused.rule, refused.message, str(path))
+    now = site.clock.now()
+    return e.ObjectFetched(now, command.round, command.party, now - started)
+
+
+def _signalled(command: Fetch, state: State) -> tuple[Digest, int]:
+    """Digest and size of the party's signal; for the own party also of an adopted signal that is not final yet."""
+    signal = state.transcript.signals(command.round).get(command.party)
+    if signal is not None:
+        assert signal.object is not None
+        assert signal.size is not None
+        return signal.object, signal.size
+    assert state.work.adopted_object is not None
+    assert state.work.size is not None
+    return state.work.adopted_object, state.work.size
+
+
+async def _download(
+    site: Site, command: Fetch, digest: Digest, size: int, path: Path, *, own: bool
+) -> Integrity | None:
+    """None once the bytes are in the cache; the last Integrity error after three wrong answers."""
+    key = site.object_key(command.party, command.round, digest)
+    for attempt in range(1, FETCHES + 1):
+        try:
+            await site.buckets[command.party].get(key, path, size=size, sha256=digest)
+        except Integrity as broken:
+            if attempt == FETCHES:
+                return broken
+            await asyncio.sleep(BETWEEN_FETCHES_S)
+        except NotFound as missing:
+            if not own:
+                raise
+            raise _own_lost(command, missing.message) from missing
+        else:
+            return None
+    raise AssertionError("unreachable")
+
+
+def _faulty(site: Site, command: Fetch, state: State, rule: str, message: str, kept: str) -> e.Event:
+    if command.party == state.rules.me:
+        raise _own_lost(command, message)
+    return e.ObjectFaulty(site.clock.now(), command.round, command.party, rule, message, kept)
+
+
+def _own_lost(command: Fetch, why: str) -> Conflict:
+    return Conflict(
+        f"the own signal of round {command.round} is known, but its object is not in the own bucket: {why}",
+        hint="restore the object from a backup of the bucket; this node must not sign the round a second time",
+    )
