@@ -1,4 +1,4 @@
-"""The daemon's view of the world: one Protocol class per port. Adapters satisfy them structurally and never import this.
+"""The daemon's view of the world: one Protocol class per port. Adapters satisfy them structurally, without import.
 
 Errors are those of `fednode.errors`; an error with `retryable = True` makes the daemon try the command again.
 """
