@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, cast
 
 from fednode.errors import ConfigError
+from fednode.training.arrays import F32, AnyArray
 from fednode.types import ModelFacts, Phase, TrainerSetup
 
-F32 = NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """(step done, steps in all, last loss)."""
 
@@ -34,7 +31,7 @@ class Trained:
 
     weights: Mapping[str, F32]
     """Every LoRA tensor by its PEFT state-dict name, float32, in the shape of `ModelFacts.tensors`."""
-    optimiser: Mapping[str, NDArray[Any]]
+    optimiser: Mapping[str, AnyArray]
     """Optimiser state as arrays (float32 or int64). Keys start with `A/` or `B/`: the state of a factor that does not
     move in a round is kept by the worker, and comes back with the next round in which the factor moves."""
     loss: float
@@ -66,7 +63,7 @@ class Task(Protocol):
         *,
         round_number: int,
         phase: Phase,
-        optimiser: Mapping[str, NDArray[Any]],
+        optimiser: Mapping[str, AnyArray],
         progress: Progress,
         learning_rate: float | None = None,
     ) -> Trained:
