@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fednode.errors import ConfigError, TrainingError
+from fednode.training.device import to_device, to_numpy
 from fednode.training.recipe import Lora
 from fednode.training.schema import factor_of
 from fednode.types import Phase
@@ -52,7 +53,7 @@ class Adapter:
         check_shapes(state, self.shapes())
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(torch.from_numpy(np.array(state[name], dtype=np.float32)))
+                parameter.copy_(to_device(np.array(state[name], dtype=np.float32), parameter.device))
 
     def take(self) -> dict[str, NDArray[np.float32]]:
         """Copies of every tensor."""
@@ -91,8 +92,3 @@ def check_shapes(state: Mapping[str, NDArray[np.float32]], shapes: tuple[tuple[s
     for name, shape in wanted.items():
         if state[name].shape != shape:
             raise TrainingError(f"adapter tensor {name} has shape {state[name].shape}, the model expects {shape}")
-
-
-def to_numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    """A float32 copy on the host."""
-    return np.array(tensor.detach().to("cpu", torch.float32).numpy(), dtype=np.float32)

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from fednode.training import data, loop
 from fednode.training.adapter import Adapter, attach
+from fednode.training.arrays import F32
+from fednode.training.device import deterministic, out_of_memory, seed_torch, to_device
 from fednode.training.model import Base, load_base
 from fednode.training.recipe import data_of, lora_of, recipe_of, round_random
-from fednode.training.tasks import F32, Evaluation, Progress, Trained
+from fednode.training.tasks import Evaluation, Progress, Trained
 from fednode.types import ModelFacts, Phase, TrainerSetup
 
 ADVICE = (
@@ -38,9 +40,9 @@ class LanguageModel:
         self._recipe = recipe_of(setup)
         self._settings = data_of(setup)
         self._micro = min(self._settings.micro_batch or self._recipe.batch, self._recipe.batch)
-        with loop.out_of_memory(ADVICE):
+        with out_of_memory(ADVICE):
             self._base = load_base(setup)
-            loop.deterministic(self._base.device, setup.threads)
+            deterministic(self._base.device, setup.threads)
             self._adapter = adapted(self._base, setup)
         if self._settings.checkpointing:
             self._adapter.model.enable_input_require_grads()
@@ -67,11 +69,11 @@ class LanguageModel:
         """One local phase, see tasks.Task. Raises TrainingError (data, memory, loss not finite)."""
         recipe = self._recipe
         random = round_random(self._setup, round_number)
-        torch.manual_seed(int(random.integers(1 << 62)))  # dropout
+        seed_torch(random)
         windows = data.round_windows(self._tokens, recipe.sequence, recipe.steps * recipe.batch, random)
         self._adapter.put(start)
         self._adapter.model.train()
-        with loop.out_of_memory(ADVICE):
+        with out_of_memory(ADVICE):
             loss, state = loop.run_phase(
                 self._adapter.moving(phase),
                 loop.micro_batches(windows, recipe.batch, self._micro, recipe.sequence),
@@ -98,15 +100,13 @@ class LanguageModel:
 
     def _total_loss(self, tokens: data.Tokens) -> float:
         total = 0.0
-        with torch.no_grad(), loop.out_of_memory(ADVICE):
+        with torch.no_grad(), out_of_memory(ADVICE):
             for windows in data.all_windows(tokens, self._recipe.sequence, self._micro):
                 total += float(self._loss_sum(windows))
         return total
 
     def _loss_sum(self, windows: NDArray[np.int64]) -> torch.Tensor:
         """Sum over all targets of `windows` [n, length + 1] of -ln p(target)."""
-        batch = torch.from_numpy(windows).to(self._base.device)
+        batch = to_device(windows, self._base.device)
         logits: torch.Tensor = self._adapter.model(input_ids=batch[:, :-1]).logits
-        return torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"
-        )
+        return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fednode.errors import TrainingError
-from fednode.training.adapter import to_numpy
+from fednode.training.device import to_device, to_numpy
 from fednode.training.recipe import Recipe
 from fednode.training.schema import factor_of
 from fednode.training.tasks import Progress
@@ -21,14 +20,6 @@ Batch = tuple[int, Sequence[NDArray[Any]]]
 LossSum = Callable[[NDArray[Any]], torch.Tensor]
 """Sum of the losses of one micro-batch, with gradient."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def deterministic(device: torch.device, threads: int) -> None:
-    """Make this process compute the same bits again; on CUDA as far as the libraries can (they warn, we go on)."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every new tensor
-    torch.backends.cudnn.benchmark = False
 
 
 def run_phase(
@@ -46,7 +37,7 @@ def run_phase(
     The loss of a batch is the mean over its tokens, however it is cut into micro-batches; the gradient is clipped
     once per step. Raises TrainingError for a loss that is not finite, with the step.
     """
-    optimiser = torch.optim.AdamW(
+    optimiser: Any = torch.optim.AdamW(
         list(parameters.values()), lr=learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     put_state(optimiser, parameters, state)
@@ -84,7 +75,7 @@ def put_state(
             values = np.array(state[prefix + key], dtype=np.float32)
             if values.shape != tuple(parameter.shape):
                 raise TrainingError(f"optimiser state {prefix}{key} has shape {values.shape}, not {parameter.shape}")
-            moments[key] = torch.from_numpy(values).to(parameter.device)
+            moments[key] = to_device(values, parameter.device)
         optimiser.state[parameter] = {"step": step, **moments}
 
 
@@ -107,17 +98,3 @@ def micro_batches(rows: NDArray[Any], batch: int, micro: int, per_row: int) -> I
     for first in range(0, len(rows), batch):
         whole = rows[first : first + batch]
         yield len(whole) * per_row, [whole[start : start + micro] for start in range(0, len(whole), micro)]
-
-
-@contextmanager
-def out_of_memory(advice: str) -> Iterator[None]:
-    """Turn a memory error of torch into a TrainingError that says what to lower."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError("the device ran out of memory while training", hint=advice) from error
-    except RuntimeError as error:
-        # torch has no class of its own for a failed allocation on the host
-        if "can't allocate memory" not in str(error):
-            raise
-        raise TrainingError("the machine ran out of memory while training", hint=advice) from error

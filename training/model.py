@@ -18,12 +18,14 @@ import torch
 from fednode.errors import ConfigError, TrainingError
 from fednode.training.builtin import PREFIX, builtin_folder
 from fednode.training.data import Encode, encode_bytes
+from fednode.training.device import device_of
 from fednode.training.files import checked_digests
-from fednode.training.recipe import Quantisation, Table, quantisation_of
+from fednode.training.recipe import Quantisation, Table, quantisation_of, recipe_of
 from fednode.types import TrainerSetup
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """What is downloaded of a hub model: weights, settings, tokenizer; never pickles, never code."""
+SHORT_SEQUENCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,15 @@ class Base:
 def load_base(setup: TrainerSetup) -> Base:
     """Load and quantise the base on the wanted device, frozen and guarded. Raises ConfigError, TrainingError."""
     folder = model_folder(setup)
-    expected = cast("Mapping[str, str]", setup.model.get("sha256") or {})
-    digests = checked_digests(folder, expected)
+    digests = checked_digests(folder, expected_digests(setup))
     device = device_of(setup.device)
-    model = load_model(folder, device, quantisation_of(setup))
+    model = load_model(folder, device, quantisation_of(setup), attention_for(device, recipe_of(setup).sequence))
     return Base(model, encoder(folder, model.config), device, digests)
+
+
+def expected_digests(setup: TrainerSetup) -> Mapping[str, str]:
+    """`model.sha256`: weight file -> hex sha256; empty where the agreement gives none."""
+    return cast("Mapping[str, str]", setup.model.get("sha256") or {})
 
 
 def model_folder(setup: TrainerSetup) -> Path:
@@ -73,17 +79,12 @@ def hub_snapshot(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def device_of(wanted: str) -> torch.device:
-    """`auto` = the GPU where there is one. Raises ConfigError for an unknown or absent device."""
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {wanted!r}, expected 'auto', 'cpu' or 'cuda'", hint="correct it in fednode.toml")
-    present = wanted != "cpu" and torch.cuda.is_available()
-    if wanted == "cuda" and not present:
-        raise ConfigError("device is 'cuda', but torch finds no GPU here", hint="set device = 'cpu' in fednode.toml")
-    return torch.device("cuda" if present else "cpu")
+def attention_for(device: torch.device, sequence: int) -> str:
+    """torch's fused attention, except for short sequences on a CPU: its backward pass there costs a fifth of a step."""
+    return "eager" if device.type == "cpu" and sequence <= SHORT_SEQUENCE else "sdpa"
 
 
-def load_model(folder: Path, device: torch.device, quantisation: Quantisation) -> Any:
+def load_model(folder: Path, device: torch.device, quantisation: Quantisation, attention: str) -> Any:
     """The frozen model in evaluation mode, every Linear4bit guarded. Unquantised on a CPU means float32."""
     transformers: Any = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
@@ -95,6 +96,7 @@ def load_model(folder: Path, device: torch.device, quantisation: Quantisation) -
             dtype=torch.float32 if plain else compute,
             quantization_config=quantiser(transformers, quantisation, compute),
             device_map={"": str(device)},
+            attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

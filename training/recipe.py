@@ -12,6 +12,7 @@ import numpy as np
 from fednode.errors import ConfigError
 from fednode.types import TrainerSetup
 
+Format = Literal["text", "jsonl"]
 Quantisation = Literal["nf4", "int8", "none"]
 
 
@@ -44,7 +45,7 @@ class DataSettings:
     """The party's own data and what only its machine cares about."""
 
     path: Path
-    format: Literal["text", "jsonl"]
+    format: Format
     field: str
     micro_batch: int | None
     """Sequences that go through the model at once; None = the whole batch. Changes memory, not the gradient."""
@@ -71,11 +72,10 @@ def recipe_of(setup: TrainerSetup) -> Recipe:
 def lora_of(setup: TrainerSetup) -> Lora:
     """The adapter's part of the [model] table. Raises ConfigError."""
     table = Table("model", setup.model)
-    targets = setup.model.get("target_modules", "all-linear")
-    if isinstance(targets, list | tuple):
-        targets = tuple(str(item) for item in cast("list[object]", targets))
-    if not targets or not isinstance(targets, str | tuple):
-        raise ConfigError(f"model.target_modules is {targets!r}, expected 'all-linear' or a list of module names")
+    found = setup.model.get("target_modules", "all-linear")
+    if not found or not isinstance(found, str | list | tuple):
+        raise ConfigError(f"model.target_modules is {found!r}, expected 'all-linear' or a list of module names")
+    targets = found if isinstance(found, str) else tuple(str(item) for item in cast("list[object]", found))
     rank = table.whole("rank", least=1)
     return Lora(rank, table.number("alpha", 2.0 * rank), table.number("dropout", 0.0), targets)
 
@@ -94,9 +94,10 @@ def data_of(setup: TrainerSetup) -> DataSettings:
     path = table.text("path", "")
     if not path:
         raise ConfigError("data.path is missing in fednode.toml", hint="name the file or folder with your own texts")
-    kind = table.text("format", "jsonl" if path.endswith(".jsonl") else "text")
-    if kind not in ("text", "jsonl"):
-        raise ConfigError(f"data.format is {kind!r}, expected 'text' or 'jsonl'")
+    format_name = table.text("format", "jsonl" if path.endswith(".jsonl") else "text")
+    if format_name not in ("text", "jsonl"):
+        raise ConfigError(f"data.format is {format_name!r}, expected 'text' or 'jsonl'")
+    kind: Format = "jsonl" if format_name == "jsonl" else "text"
     micro = table.whole("micro_batch", least=1) if setup.data.get("micro_batch") else None
     return DataSettings(
         Path(path), kind, table.text("field", "text"), micro, setup.data.get("checkpointing", False) is True
