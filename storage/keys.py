@@ -1,0 +1,22 @@
+"""Keys of objects in a bucket: relative, `/`-separated, of a charset that every store takes literally."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from fednode.errors import StorageError
+
+MAX_KEY: Final = 512
+_SEGMENT: Final = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}\Z")
+
+
+def segments(key: str) -> tuple[str, ...]:
+    """The parts of a checked key. StorageError for an empty, absolute, dotted, too long or otherwise unsafe key."""
+    parts = tuple(key.split("/"))
+    if len(key) > MAX_KEY or not all(_SEGMENT.match(part) for part in parts):
+        raise StorageError(
+            f"bucket key {key[:120]!r}: expected at most {MAX_KEY} characters, parts of a-z 0-9 . _ - between single"
+            " slashes, none starting with a dot"
+        )
+    return parts

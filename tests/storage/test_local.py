@@ -1,0 +1,183 @@
+"""The folder bucket against hostile folders, full disks and missing permissions."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageError, Unavailable
+from fednode.storage.local import LocalBucket
+from fednode.types import Digest
+
+DIGEST = Digest(hashlib.sha256(b"secret").hexdigest())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "bucket"
+    (path / "p").mkdir(parents=True)
+    return path
+
+
+async def refused(folder: Path, key: str, target: Path, kind: type[StorageError] = Unavailable) -> None:
+    bucket = LocalBucket(folder)
+    with pytest.raises(kind):
+        await bucket.get(key, target, size=6, sha256=DIGEST)
+    with pytest.raises(kind):
+        await bucket.read(key, limit=100)
+    with pytest.raises(kind):
+        await bucket.head(key)
+    assert not target.exists()
+
+
+async def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (folder / "p" / "x").symlink_to(tmp_path / "secret")
+    await refused(folder, "p/x", tmp_path / "t")
+
+
+async def test_a_linked_folder_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_bytes(b"secret")
+    (folder / "q").symlink_to(tmp_path / "elsewhere")
+    await refused(folder, "q/x", tmp_path / "t")
+
+
+async def test_a_pipe_does_not_block(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "p" / "x")
+    await refused(folder, "p/x", tmp_path / "t")
+
+
+async def test_a_socket_and_a_folder_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "p" / "dir").mkdir()
+    await refused(folder, "p/dir", tmp_path / "t")
+    monkeypatch.chdir(folder / "p")  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("sock")
+        await refused(folder, "p/sock", tmp_path / "t")
+
+
+async def test_a_file_in_place_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    (folder / "file").write_bytes(b"x")
+    await refused(folder, "file/x", tmp_path / "t")
+
+
+async def test_a_missing_folder_is_tried_again_and_a_missing_key_is_not_found(folder: Path, tmp_path: Path) -> None:
+    await refused(tmp_path / "nowhere", "p/x", tmp_path / "t", Unavailable)
+    await refused(folder, "p/x", tmp_path / "t", NotFound)
+    assert Unavailable.retryable
+    assert NotFound.retryable
+
+
+async def test_a_sparse_giant_is_read_to_its_bound_only(folder: Path, tmp_path: Path) -> None:
+    with (folder / "p" / "x").open("wb") as handle:
+        handle.truncate(1 << 40)
+    bucket = LocalBucket(folder)
+    with pytest.raises(StorageError):
+        await bucket.get("p/x", tmp_path / "t", size=1000, sha256=DIGEST)
+    assert (tmp_path / "t.kept").stat().st_size == 1001
+    with pytest.raises(StorageError):
+        await bucket.read("p/x", limit=1000)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling"])
+async def test_put_never_writes_through_what_stands_there(folder: Path, tmp_path: Path, kind: str) -> None:
+    source, victim = tmp_path / "source", tmp_path / "victim"
+    source.write_bytes(b"secret")
+    if kind == "folder":
+        (folder / "p" / "x").mkdir()
+    else:
+        if kind == "link":
+            victim.write_bytes(b"secret")
+        (folder / "p" / "x").symlink_to(victim)
+    with pytest.raises(Conflict):
+        await LocalBucket(folder).put("p/x", source)
+    assert victim.exists() == (kind == "link")
+
+
+async def test_put_creates_the_bucket_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"secret")
+    bucket = LocalBucket(tmp_path / "new" / "bucket")
+    await bucket.put("a/b/c", source)
+    assert [path.name for path in (tmp_path / "new" / "bucket" / "a" / "b").iterdir()] == ["c"]
+
+
+async def test_an_unreadable_source_says_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="missing cannot be read"):
+        await LocalBucket(folder).put("p/x", tmp_path / "missing")
+    assert list((folder / "p").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, QuotaExceeded),
+        (errno.EDQUOT, QuotaExceeded),
+        (errno.EIO, Unavailable),
+        (errno.EROFS, Denied),
+        (errno.EACCES, Denied),
+        (errno.EBADMSG, StorageError),
+    ],
+)
+@pytest.mark.parametrize("call", ["fsync", "link"])
+async def test_failing_disk_while_putting(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StorageError], call: str
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"secret")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(kind) as caught:
+            await LocalBucket(folder).put("p/x", source)
+    assert type(caught.value) is kind
+    assert list((folder / "p").iterdir()) == []
+    await LocalBucket(folder).put("p/x", source)
+    assert await LocalBucket(folder).read("p/x", limit=6) == b"secret"
+
+
+async def test_failing_own_disk_while_getting_names_the_target(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "p" / "x").write_bytes(b"secret")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "cache" / "t"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(QuotaExceeded, match=str(target)):
+            await LocalBucket(folder).get("p/x", target, size=6, sha256=DIGEST)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0 or sys.platform == "win32", reason="root reads everything")
+async def test_no_permission_is_denied(folder: Path, tmp_path: Path) -> None:
+    (folder / "p" / "x").write_bytes(b"secret")
+    (folder / "p" / "x").chmod(0)
+    await refused(folder, "p/x", tmp_path / "t", Denied)
+
+
+async def test_no_descriptor_is_leaked(folder: Path, tmp_path: Path) -> None:
+    (folder / "p" / "dir").mkdir()
+    (folder / "p" / "x").write_bytes(b"secret")
+    bucket = LocalBucket(folder)
+    before = len(os.listdir("/proc/self/fd"))
+    for key in ("p/dir", "p/x", "p/none", "none/x", "p/x/below"):
+        for _ in range(3):
+            try:
+                await bucket.read(key, limit=3)
+            except StorageError:
+                continue
+    assert len(os.listdir("/proc/self/fd")) == before
