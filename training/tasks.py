@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from fednode.errors import ConfigError
-from fednode.training.arrays import F32, AnyArray
+from fednode.training.arrays import F32 as F32
+from fednode.training.arrays import AnyArray as AnyArray
 from fednode.types import ModelFacts, Phase, TrainerSetup
 
 Progress = Callable[[int, int, float], None]
