@@ -1,0 +1,169 @@
+"""Client inputs: parsed strictly, allowed by the state of node and head, else answered as a node does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from fednode.hydra.devnet import views, wire
+from fednode.hydra.devnet.cborview import CborError
+from fednode.hydra.devnet.chainside import ChainSide
+from fednode.hydra.devnet.network import Network
+from fednode.hydra.devnet.protocol import Status
+from fednode.hydra.devnet.txview import TxView, parse_transaction
+from fednode.hydra.devnet.world import World
+
+_Handler = Callable[[int, Mapping[str, object]], bool]
+
+
+class InputError(ValueError):
+    """An input that cannot be read; the message says why."""
+
+
+class Commands:
+    """What clients may ask of their node."""
+
+    def __init__(self, world: World, network: Network, chain: ChainSide) -> None:
+        self._world = world
+        self._network = network
+        self._chain = chain
+        self._handlers: dict[str, _Handler] = {
+            "Init": self._init,
+            "NewTx": self._new_tx,
+            "Close": self._close,
+            "SafeClose": self._close,
+            "Contest": _refuse,
+            "Decommit": _refuse,
+            "Fanout": self._fanout,
+            "Recover": self._recover,
+            "SideLoadSnapshot": self._side_load,
+        }
+
+    def handle(self, party: int, data: str | bytes) -> str | None:
+        """One frame of a client. The answer for the sender alone where the input is invalid."""
+        text = data if isinstance(data, str) else data.decode(errors="replace")
+        try:
+            content = read_object(text)
+            tag = content.get("tag")
+            handler = self._handlers.get(tag) if isinstance(tag, str) else None
+            if handler is None:
+                raise InputError(f"unknown tag {str(tag)[:80]!r}, expected one of {', '.join(self._handlers)}")
+            if not self._world.synced >> party & 1:
+                self._world.tell(
+                    party, wire.message("RejectedInputBecauseUnsynced", {"clientInput": content, "drift": 0})
+                )
+            elif not handler(party, content):
+                state = {"state": views.head_state(self._world)}
+                self._world.tell(party, wire.message("CommandFailed", {"clientInput": content}, state))
+        except InputError as error:
+            return wire.encode({"reason": str(error), "input": text})
+        return None
+
+    def side_load(self, party: int, snapshot: Mapping[str, object]) -> dict[str, object] | None:
+        """Adopt the last confirmed snapshot again: pending transactions go. The failed requirement, or None."""
+        world = self._world
+        known = cast("Mapping[str, object]", json.loads(views.confirmed_snapshot(world)))
+        if known.get("tag") == "InitialSnapshot" or snapshot.get("tag") == "InitialSnapshot":
+            if dict(snapshot) != dict(known):
+                return {"tag": "SideLoadInitialSnapshotMismatch"}
+        elif snapshot.get("snapshot") != known.get("snapshot") or snapshot.get("signatures") != known.get("signatures"):
+            inner = snapshot.get("snapshot")
+            number = cast("Mapping[str, object]", inner).get("number") if isinstance(inner, dict) else None
+            return {"tag": "SideLoadSnNumberInvalid", "requestedSn": number, "lastSeenSn": world.head.number}
+        self._network.drop_pending()
+        with world.unit():
+            fields = {"headId": world.head.head_id, "snapshotNumber": world.head.number}
+            world.emit(wire.opened("SnapshotSideLoaded", fields), parties=1 << party)
+        self._network.poke()
+        return None
+
+    def _init(self, party: int, content: Mapping[str, object]) -> bool:
+        del content
+        if self._world.head.status is not Status.IDLE:
+            return False
+        self._chain.init(party)
+        return True
+
+    def _new_tx(self, party: int, content: Mapping[str, object]) -> bool:
+        tx = read_transaction(content.get("transaction"))
+        if self._world.head.status is not Status.OPEN:
+            return False
+        self._network.submit(party, tx)
+        return True
+
+    def _close(self, party: int, content: Mapping[str, object]) -> bool:
+        del content
+        if self._world.head.status is not Status.OPEN:
+            return False
+        self._chain.close(party)
+        return True
+
+    def _fanout(self, party: int, content: Mapping[str, object]) -> bool:
+        del content
+        if self._world.head.status is not Status.FANOUT_POSSIBLE:
+            return False
+        self._chain.fanout(party)
+        return True
+
+    def _recover(self, party: int, content: Mapping[str, object]) -> bool:
+        txid = content.get("recoverTxId")
+        if not isinstance(txid, str):
+            raise InputError("recoverTxId is not a transaction id")
+        if self._chain.unrecoverable(txid) is not None:
+            return False
+        self._chain.recover(party, txid)
+        return True
+
+    def _side_load(self, party: int, content: Mapping[str, object]) -> bool:
+        snapshot = content.get("snapshot")
+        if not isinstance(snapshot, dict):
+            raise InputError("snapshot is not a ConfirmedSnapshot")
+        if self._world.head.status is not Status.OPEN:
+            return False
+        failure = self.side_load(party, cast("Mapping[str, object]", snapshot))
+        if failure is not None:
+            fields = {"clientInput": content, "requirementFailure": failure}
+            self._world.tell(party, wire.message("SideLoadSnapshotRejected", fields))
+        return True
+
+
+def _refuse(party: int, content: Mapping[str, object]) -> bool:
+    """Contest is automatic and has no handler in any version; decommits are not simulated."""
+    del party, content
+    return False
+
+
+def read_object(text: str | bytes) -> dict[str, object]:
+    """A JSON object. InputError for anything else."""
+    try:
+        content: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError("expected a JSON object")
+    return cast("dict[str, object]", content)
+
+
+def read_transaction(value: object) -> TxView:
+    """A transaction from a text envelope: an object with `cborHex`; a `txId`, if given, must match."""
+    raw = read_envelope(value)
+    try:
+        tx = parse_transaction(raw)
+    except CborError as error:
+        raise InputError(f"cborHex is not a Conway transaction: {error}") from None
+    claimed = cast("Mapping[str, object]", value).get("txId")
+    if claimed is not None and claimed != tx.id:
+        raise InputError(f"txId is {str(claimed)[:80]!r}, the transaction's id is {tx.id}")
+    return tx
+
+
+def read_envelope(value: object) -> bytes:
+    """The bytes of a text envelope. InputError where it is none."""
+    cbor = cast("Mapping[str, object]", value).get("cborHex") if isinstance(value, dict) else None
+    if not isinstance(cbor, str):
+        raise InputError("a transaction is an object with the key cborHex")
+    try:
+        return bytes.fromhex(cbor)
+    except ValueError:
+        raise InputError("cborHex is not hexadecimal") from None
