@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from fednode import reports
-from fednode.errors import FednodeError, TrainingError
+from fednode.errors import FednodeError, HeadError, TrainingError
 from fednode.node.ports import Clock, Head, Journal
 from fednode.node.protocol.decide import decide
 from fednode.node.protocol.events import Event, Tick
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.outcome import ended
-from fednode.node.protocol.pending import Command, Train, pending
+from fednode.node.protocol.pending import Command, pending
 from fednode.node.protocol.records import to_record
 from fednode.node.protocol.state import State
 from fednode.node.reconcile import Reconciler
@@ -48,6 +48,13 @@ class Watcher(Protocol):
 class _Done:
     command: Command
     task: asyncio.Task[object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    command: Command
+    error: BaseException
+    delay: float
 
 
 class Daemon:
@@ -81,7 +88,7 @@ class Daemon:
         try:
             while (end := ended(self.state)) is None:
                 wake = self._reconciler.update(pending(self.state), self._clock.now())
-                self._record(await self._next(wake, listener))
+                self._absorb(await self._next(wake, listener))
             if end.error is not None:
                 raise end.error
             return self.state
@@ -95,47 +102,58 @@ class Daemon:
         async for report in self._head.reports(self.state.head.snapshot):
             self._inbox.put_nowait(report)
 
-    async def _next(self, wake: float | None, listener: asyncio.Task[None]) -> list[Event]:
-        """The next events: everything that has arrived, or a tick when nothing does in time."""
-        if listener.done():
-            await listener  # the adapter gave up for a reason that waiting cannot mend
+    async def _next(self, wake: float | None, listener: asyncio.Task[None]) -> list[Event | _Done]:
+        """Everything that has arrived; empty when nothing does in time."""
         timeout = TICK_S if wake is None else min(TICK_S, max(0.0, wake - self._clock.now()))
-        items: list[Event | _Done] = []
         getter = asyncio.ensure_future(self._inbox.get())
         try:
             await asyncio.wait({getter, listener}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if getter.done():
-                items.append(getter.result())
+            items = [getter.result()] if getter.done() else []
         finally:
             getter.cancel()
         while not self._inbox.empty():
             items.append(self._inbox.get_nowait())
-        events = [event for item in items if (event := self._event_of(item)) is not None]
-        return events or [Tick(self._clock.now())]
+        if not items and listener.done():
+            await listener  # the adapter gave up for a reason that waiting cannot mend
+            raise HeadError("the reports of the head ended", hint="run the same command again: it goes on from here")
+        return items
 
-    def _event_of(self, item: Event | _Done) -> Event | None:
-        if isinstance(item, _Done):
-            return self._outcome(item)
-        if isinstance(item, reports.HeadUnreachable):
-            self._watcher.unreachable(item.reason)
-        elif isinstance(item, reports.TransactionRefused):
-            self._watcher.refused(item.id, item.reason)
-        return item
+    def _absorb(self, items: list[Event | _Done]) -> None:
+        """Journal what arrived, then judge failures: by the new state, since it may no longer want what failed."""
+        events: list[Event] = []
+        failures: list[_Failure] = []
+        for item in items:
+            if not isinstance(item, _Done):
+                self._show(item)
+                events.append(item)
+                continue
+            error, now = item.task.exception(), self._clock.now()
+            delay = self._reconciler.ended(item.command, item.task, failed=error is not None, now=now)
+            if error is not None:
+                failures.append(_Failure(item.command, error, delay))
+            elif (event := cast("Event | None", item.task.result())) is not None:
+                events.append(event)
+        self._record([*events, Tick(self._clock.now())])
+        for failure in failures:
+            self._judge(failure)
 
-    def _outcome(self, done: _Done) -> Event | None:
-        """The event of a command that ended; a failure is retried with back-off where waiting can mend it."""
-        error = done.task.exception()
-        delay = self._reconciler.ended(done.command, done.task, failed=error is not None, now=self._clock.now())
-        if error is None:
-            return cast("Event | None", done.task.result())
+    def _show(self, report: Event) -> None:
+        if isinstance(report, reports.HeadUnreachable):
+            self._watcher.unreachable(report.reason)
+        elif isinstance(report, reports.TransactionRefused):
+            self._watcher.refused(report.id, report.reason)
+
+    def _judge(self, failure: _Failure) -> None:
+        """Raise what ends the daemon; what waiting may mend was delayed by the reconciler, and starts again."""
+        command, error = failure.command, failure.error
+        if ended(self.state) is not None or command not in pending(self.state):
+            return
         if not isinstance(error, FednodeError):
             raise error
-        training = isinstance(error, TrainingError) and isinstance(done.command, Train)
-        again = training and self._reconciler.failures(done.command) < TRAINING_ATTEMPTS
+        again = isinstance(error, TrainingError) and self._reconciler.failures(command) < TRAINING_ATTEMPTS
         if not (error.retryable or again):
             raise error
-        self._watcher.retry(done.command, error, delay)
-        return None
+        self._watcher.retry(command, error, failure.delay)
 
     def _record(self, events: list[Event]) -> None:
         """Decide, journal, then change the state: one durable write for all events that arrived together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from fednode.node.ports import Aggregator, Bucket, Clock, Head, Progress, Traine
 from fednode.node.protocol import events as e
 from fednode.node.protocol import pending as c
 from fednode.node.protocol.state import State
+from fednode.node.recompute import aggregate, ensure_base, objects_of
 from fednode.node.runfolder import RunFolder
 from fednode.types import (
     Digest,
@@ -30,6 +31,8 @@ from fednode.types import (
     TxKind,
     phase_of,
 )
+
+_log = logging.getLogger("fednode.node")
 
 SIGNAL_LIMIT = 16_384
 """No transaction of a head is larger (hydra-node's maxTxSize is 10,250 here)."""
@@ -66,18 +69,23 @@ class Effects:
         """The exact aggregator of this run; loads the model once to learn its tensors."""
         async with self._loading:
             if self._aggregator is None:
+                self.folder.create()
                 made = self.make_aggregator(await self.trainer.describe())
-                if state.digests and self.folder.agreement.exists():
-                    self._same_model(made)
+                if state.digests:
+                    self._same_model(made, state)
                 self._aggregator = made
             return self._aggregator
 
-    def _same_model(self, made: Aggregator) -> None:
-        if self.folder.agreement.read_bytes() != self.first_round_object(made.schema()):
+    def _same_model(self, made: Aggregator, state: State) -> None:
+        data = self.first_round_object(made.schema())
+        signal = state.transcript.signals(0).get(state.rules.me)
+        if self.sha256(data) != (signal.object if signal else state.work.object):
             raise ConfigError(
                 "the base model or its LoRA layout is not the one this run started with",
                 hint="restore the model files that peers.toml names, then run the same command again",
             )
+        if not self.folder.agreement.exists():
+            write_atomic(self.folder.agreement, data)
 
     def key(self, party: PartyName, name: str) -> str:
         return f"{self.prefixes[party]}{name}"
@@ -141,14 +149,14 @@ class Effects:
         return e.OwnSignalFound(self.clock.now(), command.round, SignedTx(tx.id, tx.cbor), content)
 
     async def train(self, command: c.Train, state: State) -> e.Event:
-        await self.aggregator(state)
-        aggregator = self._aggregator
-        assert aggregator is not None
+        aggregator, number = await self.aggregator(state), command.round
+        await ensure_base(self, aggregator, state)
         assert state.base is not None
-        number = command.round
         needed = {s.object for s in state.transcript.signals(number).values() if s.object is not None}
         self.folder.tidy(number, needed)
         bundle = self.folder.bundle(number - 1)
+        if number > 1 and not bundle.exists():
+            _log.warning("round %d: no bundle of round %d: zero residual, fresh optimiser", number, number - 1)
         request = TrainRequest(
             round=number,
             phase=phase_of(number, self.phase),
@@ -171,6 +179,11 @@ class Effects:
             source, key = self.folder.agreement, self.object_key(me, 0, digest, "json")
         else:
             source, key = self.folder.object(digest), self.object_key(me, command.round, digest)
+        if not source.exists():
+            raise Conflict(
+                f"{source} is gone: the own object of round {command.round} can no longer be published",
+                hint="restore the file, or the whole home, from a backup; a trained round is never trained again",
+            )
         await self.buckets[me].put(key, source)
         size = await self.buckets[me].head(key)
         if size != state.work.size:
@@ -205,20 +218,12 @@ class Effects:
 
     async def aggregate(self, command: c.Aggregate, state: State) -> e.Event:
         aggregator, number = await self.aggregator(state), command.round
-        signals = state.transcript.signals(number)
-        objects = {p: self.folder.object(o) for p in state.rules.parties if (o := signals[p].object) is not None}
-        momentum = self.folder.momentum(number - 1)
+        await ensure_base(self, aggregator, state)
+        objects = await objects_of(self, aggregator, state)
+        if isinstance(objects, e.ObjectFaulty):
+            return objects
         started = self.clock.now()
-        run = functools.partial(
-            aggregator.aggregate,
-            number,
-            objects,
-            state=self.folder.state(number - 1),
-            momentum=momentum if momentum.exists() else None,
-            new_state=self.folder.state(number),
-            new_momentum=self.folder.momentum(number),
-        )
-        done = await asyncio.to_thread(run)
+        done = await aggregate(self, aggregator, number, objects)
         now = self.clock.now()
         return e.AggregateDone(now, number, done.digest, done.outliers, now - started)
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fednode.durable import fsync_dir, write_atomic
+from fednode.durable import publish, write_atomic
 from fednode.node.protocol.state import State
 from fednode.types import TxId
 
@@ -27,7 +27,9 @@ def write(folder: Path, state: State, index: int, confirmed: Callable[[], Iterab
     kept = None
     if fault.file and Path(fault.file).is_file():
         kept = folder / f"{stem}.object"
-        shutil.copyfile(fault.file, kept)
+        temporary = folder / f".{stem}.object.part"
+        shutil.copyfile(fault.file, temporary)
+        publish(temporary, kept)
     document = {
         "evidence": "fednode/1",
         "run": state.rules.run,
@@ -43,5 +45,4 @@ def write(folder: Path, state: State, index: int, confirmed: Callable[[], Iterab
     }
     path = folder / f"{stem}.json"
     write_atomic(path, json.dumps(document, indent=2).encode())
-    fsync_dir(folder)
     return path

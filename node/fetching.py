@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from fednode.errors import Conflict, Integrity, NotFound, ObjectRefused
+from fednode.errors import Conflict, Denied, Integrity, NotFound, ObjectRefused, QuotaExceeded, Unavailable
 from fednode.node.ports import Aggregator, Bucket, Clock
 from fednode.node.protocol import events as e
 from fednode.node.protocol.pending import Fetch
@@ -45,6 +46,8 @@ async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state
         message = f"signalled an object of {size} bytes, expected {expected}"
         return _faulty(site, command, state, "size", message, "")
     path = site.folder.object(digest)
+    if path.exists() and await asyncio.to_thread(_sha256, path) != digest:
+        path.unlink()  # our own disk's fault, not the party's
     if not path.exists():
         broken = await _download(site, command, digest, size, path, own=command.party == state.rules.me)
         if broken is not None:
@@ -95,9 +98,19 @@ async def _download(
             if not own:
                 raise
             raise _own_lost(command, missing.message) from missing
+        except (Denied, QuotaExceeded) as refused:
+            if own:
+                raise
+            # A peer that lets nobody in is an absent peer: wait, and let the deadline decide.
+            raise Unavailable(refused.message, hint=refused.hint) from refused
         else:
             return None
     raise AssertionError("unreachable")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _faulty(site: Site, command: Fetch, state: State, rule: str, message: str, kept: str) -> e.Event:

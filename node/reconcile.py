@@ -24,6 +24,8 @@ class Reconciler:
     done: Callable[[Command, asyncio.Task[object]], None]
     jitter: Callable[[], float] = random.random
     running: dict[Command, asyncio.Task[object]] = field(default_factory=dict[Command, "asyncio.Task[object]"])
+    _leaving: dict[Command, asyncio.Task[object]] = field(default_factory=dict[Command, "asyncio.Task[object]"])
+    """Cancelled, and not yet gone: the same command never runs twice at once."""
     _failures: dict[Command, int] = field(default_factory=dict[Command, int])
     _earliest: dict[Command, float] = field(default_factory=dict[Command, float])
 
@@ -31,13 +33,14 @@ class Reconciler:
         """Bring tasks in line with `wanted`; returns when to call again (Unix seconds), None if nothing waits."""
         keep = set(wanted)
         for command in [c for c in self.running if c not in keep]:
-            self.running.pop(command).cancel()
+            self._leaving[command] = self.running.pop(command)
+            self._leaving[command].cancel()
         for known in [c for c in (*self._failures, *self._earliest) if c not in keep]:
             self._failures.pop(known, None)
             self._earliest.pop(known, None)
         wake: float | None = None
         for command in wanted:
-            if command in self.running:
+            if command in self.running or command in self._leaving:
                 continue
             at = max(command.not_before, self._earliest.get(command, 0.0))
             if at > now:
@@ -56,7 +59,8 @@ class Reconciler:
         else:
             count = self._failures.get(command, 0)
             self._failures[command] = count + 1
-            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**count) * (0.5 + self.jitter())
+            doublings = min(count, 16)  # a float has no room for the doublings of a long outage
+            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings) * (0.5 + self.jitter())
         self._earliest[command] = now + delay
         return delay
 
@@ -66,10 +70,11 @@ class Reconciler:
 
     async def aclose(self) -> None:
         """Cancel everything and wait for it."""
-        tasks = list(self.running.values())
-        self.running.clear()
-        for task in tasks:
+        for task in self.running.values():
             task.cancel()
+        tasks = [*self.running.values(), *self._leaving.values()]
+        self.running.clear()
+        self._leaving.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _launch(self, command: Command) -> None:
@@ -78,4 +83,12 @@ class Reconciler:
 
         task = asyncio.ensure_future(work())
         self.running[command] = task
-        task.add_done_callback(lambda ended: None if ended.cancelled() else self.done(command, ended))
+        task.add_done_callback(lambda ended: self._over(command, ended))
+
+    def _over(self, command: Command, task: asyncio.Task[object]) -> None:
+        if self._leaving.get(command) is task:
+            del self._leaving[command]
+        if not task.cancelled():
+            self.done(command, task)
+        elif self.running.get(command) is task:
+            del self.running[command]  # something inside it was cancelled, not the command: the next update starts it

@@ -12,8 +12,9 @@ from fednode.node.protocol import facts as f
 from fednode.node.protocol.events import Event
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
-from fednode.node.protocol.state import State, waiting_for
-from fednode.node.protocol.transcript import Finding, fold
+from fednode.node.protocol.findings import fact_of
+from fednode.node.protocol.state import State, waiting_for, waiting_since
+from fednode.node.protocol.transcript import fold
 from fednode.types import HeadStatus, Lovelace, PartyName, TxId
 
 
@@ -71,28 +72,36 @@ def _begin(state: State, event: e.Begin) -> list[Fact]:
 
 
 def _tick(state: State, event: e.Tick) -> list[Fact]:
-    ready = state.work.final_at
-    if state.goal != "run" or state.overdue is not None or not ready or state.certified:
+    head, since = state.head, waiting_since(state)
+    if state.goal != "run" or state.overdue is not None or not since or state.certified or state.halted:
         return []
-    if event.at - ready < state.rules.deadline_s:
+    if not head.replayed or head.lost or head.status is not HeadStatus.OPEN:
+        return []  # nobody is late for a node that does not hear, or for a head that is over
+    if event.at - since < state.rules.deadline_s:
         return []
-    missing = waiting_for(state)
+    # Where only the own signal hangs, the head lacks a signature, and nobody knows whose: the own party is named.
+    own = () if state.rules.me in state.transcript.signals(state.round) else (state.rules.me,)
+    missing = waiting_for(state) or own
     return [f.DeadlinePassed(event.at, state.round, missing)] if missing else []
 
 
 # The head ------------------------------------------------------------------------------------------------------------
 
 
+def _unreachable(state: State, event: r.HeadUnreachable) -> list[Fact]:
+    return [] if state.head.lost else [f.HeadLost(event.at)]
+
+
 def _connected(state: State, event: r.HeadConnected) -> list[Fact]:
-    found: list[Fact] = []
+    found: list[Fact] = [f.HeadRegained(event.at)] if state.head.lost else []
     if event.head_id is not None and state.head.id is None and event.status is HeadStatus.OPEN and state.goal == "open":
         found.append(f.HeadBound(event.at, event.head_id))
     if event.head_id is not None and state.head.id not in (None, event.head_id):
         return found  # another head: the adapter refuses it with words
-    order = list(HeadStatus)
     if event.status is HeadStatus.IDLE and state.head.id is not None:
         return found  # the head is over: the adapter reports how it ended
-    if event.status is not state.head.status and order.index(event.status) > order.index(state.head.status):
+    order = list(HeadStatus)
+    if order.index(event.status) > order.index(state.head.status):
         found.append(f.HeadChanged(event.at, event.status, None, None))
     return found
 
@@ -112,8 +121,8 @@ def _deposit(
     state: State, at: float, tx: TxId, party: PartyName | None, lovelace: int, stage: str, reason: str
 ) -> list[Fact]:
     known = state.head.deposits.get(tx)
-    if known is not None and (known.stage == stage or known.stage in ("final", "failed")):
-        return []
+    if known is not None and (known.stage in (stage, "final") or (known.stage == "failed" and stage != "final")):
+        return []  # money that is in the head is there, whatever was said about its deposit before
     return [f.DepositChanged(at, tx, party, Lovelace(lovelace), stage, reason)]
 
 
@@ -138,22 +147,8 @@ def _snapshot(state: State, event: r.SnapshotConfirmed) -> list[Fact]:
         transcript, finding = fold(transcript, state.rules.run, tx)
         # Until the run is bound nobody knows its id here: nothing can be called foreign or a fault yet.
         if finding is not None and state.run is not None:
-            found.append(_found(state, event.at, finding))
+            found.append(fact_of(state, event.at, finding))
     return found
-
-
-def _found(state: State, at: float, finding: Finding) -> Fact:
-    content = finding.transaction.content
-    if finding.kind == "foreign" and content is not None:
-        theirs = content.sections or {}
-        differ = sorted({*theirs, *state.rules.sections}, key=str.encode) if theirs else []
-        differ = [name for name in differ if theirs.get(name) != state.rules.sections.get(name)]
-        return f.ForeignRunSeen(at, finding.party, content.run, tuple(differ))
-    if finding.kind == "repeat":
-        return f.RepeatSeen(at, finding.party, finding.round, finding.transaction.id)
-    round_number = finding.round if finding.round >= 0 else state.transcript.open_round
-    raw = (finding.transaction.cbor,)
-    return f.FaultFound(at, finding.party, round_number, finding.kind, finding.message, raw, "")
 
 
 def _synced(state: State, event: r.SnapshotsSynced) -> list[Fact]:
@@ -162,11 +157,13 @@ def _synced(state: State, event: r.SnapshotsSynced) -> list[Fact]:
 
 def _closed(state: State, event: r.HeadClosed) -> list[Fact]:
     head = state.head
-    if head.status in (HeadStatus.FANOUT_POSSIBLE, HeadStatus.FINALIZED):
+    # A contest only ever raises the snapshot and moves the deadline back: anything else is old news.
+    known = (-1 if head.closed_snapshot is None else head.closed_snapshot, head.contestation_deadline or 0.0)
+    if (event.snapshot, event.deadline) <= known:
         return []
-    if head.closed_snapshot == event.snapshot and head.contestation_deadline == event.deadline:
-        return []
-    return [f.HeadChanged(event.at, HeadStatus.CLOSED, event.snapshot, event.deadline)]
+    over = head.status in (HeadStatus.FANOUT_POSSIBLE, HeadStatus.FINALIZED)
+    status = head.status if over else HeadStatus.CLOSED
+    return [f.HeadChanged(event.at, status, event.snapshot, event.deadline)]
 
 
 def _fanout_possible(state: State, event: r.FanoutPossible) -> list[Fact]:
@@ -199,20 +196,25 @@ def _prepared(state: State, event: e.AgreementPrepared) -> list[Fact]:
     return [] if state.digests else [f.Prepared(event.at, event.object, event.size, event.base)]
 
 
+def _signed_already(state: State) -> bool:
+    """The one signal of the own party for the current round exists."""
+    return state.work.signal is not None or state.rules.me in state.transcript.signals(state.round)
+
+
 def _absent(state: State, event: e.OwnSignalAbsent) -> list[Fact]:
     stale = event.round != state.round or state.own_bucket_checked
     return [] if stale else [f.OwnBucketChecked(event.at, event.round)]
 
 
 def _adopt(state: State, event: e.OwnSignalFound) -> list[Fact]:
-    if event.round != state.round or state.work.signal is not None:
+    if event.round != state.round or _signed_already(state):
         return []
     c = event.content
     return [f.SignalAdopted(event.at, event.round, event.signal, c.object, c.size, c.base)]
 
 
 def _trained(state: State, event: e.TrainingDone) -> list[Fact]:
-    if event.round != state.round or state.work.object is not None or state.work.signal is not None:
+    if event.round != state.round or state.work.object is not None or _signed_already(state):
         return []
     x = event
     return [f.Trained(x.at, x.round, x.object, x.size, x.bundle, x.loss, x.seconds)]
@@ -224,8 +226,7 @@ def _published(state: State, event: e.ObjectPublished) -> list[Fact]:
 
 
 def _signed(state: State, event: e.SignalBuilt) -> list[Fact]:
-    own_final = state.rules.me in state.transcript.signals(event.round)
-    if event.round != state.round or state.work.signal is not None or own_final:
+    if event.round != state.round or _signed_already(state):
         return []
     return [f.SignalSigned(event.at, event.round, event.signal)]
 
@@ -267,6 +268,7 @@ _STEPS: dict[type, Callable[[State, Any], list[Fact]]] = {
     e.Begin: _begin,
     e.Tick: _tick,
     r.HeadConnected: _connected,
+    r.HeadUnreachable: _unreachable,
     r.HeadOpened: _opened,
     r.DepositRecorded: _deposit_recorded,
     r.DepositFinalized: _deposit_final,

@@ -21,15 +21,24 @@ def evolve(state: State, fact: Fact) -> State:
 def _advance(state: State, at: float) -> State:
     """Rounds 0 and R + 1 end when all their signals are final; the others end with `Aggregated`."""
     last = state.rules.rounds + 1
-    if state.work.final_at == 0.0 and state.rules.me in state.transcript.signals(state.round):
-        state = replace(state, work=replace(state.work, final_at=at))
+    state = _timed(state, at)
     if state.divergence is not None or state.faults:
         return state
     if state.round in (0, last) and state.digests and state.transcript.complete(state.round) and _agreed(state):
         if state.round == 0:
-            return replace(state, round=1, work=Work(), overdue=None)
+            return _timed(replace(state, round=1, work=Work(), overdue=None), at)
         return replace(state, round=last + 1, certified_at=at, overdue=None)
     return state
+
+
+def _timed(state: State, at: float) -> State:
+    """Notes when the own signal, and every signal, of the current round became final."""
+    work = state.work
+    if work.final_at == 0.0 and state.rules.me in state.transcript.signals(state.round):
+        work = replace(work, final_at=at)
+    if work.complete_at == 0.0 and state.transcript.complete(state.round):
+        work = replace(work, complete_at=at)
+    return state if work is state.work else replace(state, work=work)
 
 
 def _agreed(state: State) -> bool:
@@ -40,7 +49,7 @@ def _agreed(state: State) -> bool:
 
 
 def _begun(state: State, fact: f.Begun) -> State:
-    head = replace(state.head, replayed=False)
+    head = replace(state.head, replayed=False, lost=False)
     return replace(state, goal=fact.goal, reason=fact.reason, head=head, own_bucket_checked=False, overdue=None)
 
 
@@ -81,7 +90,7 @@ def _work(state: State, **changes: Any) -> State:
 def _adopted(state: State, fact: f.SignalAdopted) -> State:
     own = state.work.object if fact.round == 0 else None  # later rounds: fetched from the own bucket and checked
     changes = {"object": own, "size": fact.size, "adopted_object": fact.object}
-    return _work(state, signal=fact.signal, stored=True, published=True, **changes)
+    return _work(state, signal=fact.signal, stored=True, published=True, ready_at=fact.at, **changes)
 
 
 def _fetched(state: State, fact: f.Fetched) -> State:
@@ -102,17 +111,19 @@ _STEPS: dict[type, Callable[[State, Any], State]] = {
     f.RunBound: lambda s, x: replace(s, run=cast(f.RunBound, x).run),
     f.HeadBound: lambda s, x: replace(s, head=replace(s.head, id=cast(f.HeadBound, x).head_id)),
     f.HeadChanged: _head_changed,
+    f.HeadLost: lambda s, x: replace(s, head=replace(s.head, lost=True)),
+    f.HeadRegained: lambda s, x: replace(s, head=replace(s.head, lost=False)),
     f.DepositSigned: lambda s, x: replace(s, head=replace(s.head, own_deposit=cast(f.DepositSigned, x).deposit)),
     f.DepositChanged: _deposit_changed,
     f.SnapshotNoted: _snapshot,
-    f.ReplayDone: lambda s, x: replace(s, head=replace(s.head, replayed=True)),
+    f.ReplayDone: lambda s, x: replace(s, head=replace(s.head, replayed=True, replayed_at=x.at)),
     f.Prepared: _prepared,
     f.OwnBucketChecked: lambda s, x: replace(s, own_bucket_checked=True),
     f.SignalAdopted: _adopted,
     f.Trained: lambda s, x: _work(s, object=x.object, size=x.size),
     f.Published: lambda s, x: _work(s, published=True),
     f.SignalSigned: lambda s, x: _work(s, signal=x.signal),
-    f.SignalStored: lambda s, x: _work(s, stored=True),
+    f.SignalStored: lambda s, x: _work(s, stored=True, ready_at=x.at),
     f.Fetched: _fetched,
     f.Aggregated: _aggregated,
     f.ForeignRunSeen: lambda s, x: s,

@@ -49,6 +49,18 @@ class HeadChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadLost:
+    """The own node cannot be reached. Deadlines are not judged until it answers again."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRegained:
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class DepositSigned:
     at: float
     deposit: SignedTx
@@ -237,6 +249,8 @@ Fact = (
     | RunBound
     | HeadBound
     | HeadChanged
+    | HeadLost
+    | HeadRegained
     | DepositSigned
     | DepositChanged
     | SnapshotNoted

@@ -47,8 +47,10 @@ def _opened(state: State) -> Ended | None:
 
 def _paid(state: State) -> Ended | None:
     paid = state.paid
-    if paid is None or (state.goal == "run" and state.certified and not state.transcript_stored):
+    if paid is None or (state.goal == "run" and _unfinished(state)):
         return None
+    if state.goal == "run" and state.divergence is not None:
+        return Ended(_divergence(state))
     if not paid.verified:
         message = f"the fanout of head {state.head.id} did not pay what the last confirmed snapshot says"
         hint = f"expected {dict(paid.expected)}, found {dict(paid.paid)} lovelace: compare the layer-1 outputs"
@@ -60,6 +62,15 @@ def _paid(state: State) -> Ended | None:
     reason = state.close_reason or "closed by a peer or an operator"
     message = f"the head was closed in round {state.round} of {state.rules.rounds}: {reason}"
     return Ended(HeadError(message, hint="balances were paid out; `fednode rounds` shows what was finished"))
+
+
+def _unfinished(state: State) -> bool:
+    """The head is paid out, but not all that its transcript holds has been read, recomputed and stored."""
+    if state.certified:
+        return not state.transcript_stored
+    if state.faults or state.divergence is not None:
+        return False
+    return not state.head.replayed or state.transcript.complete(state.rules.rounds + 1)
 
 
 def _fault(state: State) -> FednodeError:

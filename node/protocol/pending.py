@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fednode.node.protocol.state import State
+from fednode.node.protocol.state import State, own_object_known
 from fednode.types import HeadStatus, PartyName
 
 
@@ -129,7 +129,7 @@ def pending(state: State) -> tuple[Command, ...]:
     """The commands that the state calls for."""
     evidence = tuple(StoreEvidence(i) for i in range(len(state.faults)) if i not in state.evidence)
     if state.goal == "open":
-        return _opening(state)
+        return evidence + _opening(state)
     if state.goal == "close":
         return evidence + _ending(state)
     if state.goal == "run":
@@ -164,7 +164,7 @@ def _running(state: State) -> tuple[Command, ...]:
     if state.certified and not state.transcript_stored:
         transcript = (StoreTranscript(),)
     if closing(state):
-        return transcript + _ending(state)
+        return transcript + _catching_up(state) + _ending(state)
     if state.halted or state.faults:
         return ()
     if state.round == 0:
@@ -172,6 +172,15 @@ def _running(state: State) -> tuple[Command, ...]:
     if state.round <= state.rules.rounds:
         return _round(state)
     return _own_signal(state)
+
+
+def _catching_up(state: State) -> tuple[Command, ...]:
+    """The head closes and all last signals are final: a node that has not recomputed every round still does so."""
+    if state.certified or state.halted or state.faults or not state.transcript.complete(state.rules.rounds + 1):
+        return ()
+    if not state.digests:
+        return (Prepare(),)
+    return _objects(state) + _aggregate(state) if 0 < state.round <= state.rules.rounds else ()
 
 
 def _round_zero(state: State) -> tuple[Command, ...]:
@@ -182,23 +191,28 @@ def _round_zero(state: State) -> tuple[Command, ...]:
 
 def _round(state: State) -> tuple[Command, ...]:
     """Rounds 1..R: the own part, and whatever of the peers' is already final."""
+    return _objects(state) + _own_signal(state) + _aggregate(state)
+
+
+def _objects(state: State) -> tuple[Command, ...]:
+    """Fetch what is signalled, the own object too where only the signal of it is known (older backup).
+
+    An object is judged against our base; where the signal names another, the run has diverged and nothing about that
+    party can be judged.
+    """
     me, work = state.rules.me, state.work
     signals = state.transcript.signals(state.round)
-    commands: list[Command] = [
-        Fetch(state.round, p)
-        for p in state.rules.parties
-        # An object is judged against our base; where the signal names another, the run has diverged and nothing
-        # about that party can be judged.
-        if p != me and p in signals and p not in work.fetched and signals[p].base == state.base
-    ]
-    known_signal = work.signal is not None or me in signals
-    if known_signal and work.object is None and me not in work.fetched:
-        commands.append(Fetch(state.round, me))
-    commands.extend(_own_signal(state))
-    own_object = work.object is not None or me in work.fetched
-    if state.transcript.complete(state.round) and own_object and work.fetched >= set(state.rules.parties) - {me}:
-        commands.append(Aggregate(state.round))
-    return tuple(commands)
+    wanted = {p for p in state.rules.parties if p != me and p in signals}
+    if (work.signal is not None or me in signals) and not own_object_known(state):
+        wanted.add(me)
+    judged = {p for p in wanted if p not in signals or signals[p].base == state.base}
+    return tuple(Fetch(state.round, p) for p in state.rules.parties if p in judged and p not in work.fetched)
+
+
+def _aggregate(state: State) -> tuple[Command, ...]:
+    peers = set(state.rules.parties) - {state.rules.me}
+    ready = state.transcript.complete(state.round) and own_object_known(state) and state.work.fetched >= peers
+    return (Aggregate(state.round),) if ready else ()
 
 
 def _own_signal(state: State) -> tuple[Command, ...]:
@@ -208,7 +222,11 @@ def _own_signal(state: State) -> tuple[Command, ...]:
         return ()
     settled = state.head.settled_at() + state.rules.settle_s
     if work.signal is not None:
-        return (Send(number, not_before=settled),) if work.stored else (StoreSignal(number),)
+        if not work.stored:
+            return (StoreSignal(number),)
+        # An adopted signal is sent only once its object is known to be there for the peers.
+        lacking = 0 < number <= state.rules.rounds and not own_object_known(state)
+        return () if lacking else (Send(number, not_before=settled),)
     if not state.own_bucket_checked:
         return (CheckOwnBucket(number),)
     if number <= state.rules.rounds:
@@ -216,6 +234,8 @@ def _own_signal(state: State) -> tuple[Command, ...]:
             return (Train(number),)
         if not work.published:
             return (Publish(number),)
+    if state.head.status is not HeadStatus.OPEN:
+        return ()
     return (Sign(number, not_before=settled),)
 
 

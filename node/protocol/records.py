@@ -30,7 +30,7 @@ def from_record(kind: str, body: Mapping[str, object]) -> Fact:
         )
     try:
         return cast(Fact, _decoder(cls)(body))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise JournalError(f"journal: fact {kind} has another shape than expected: {error}") from error
 
 
@@ -69,7 +69,7 @@ def _decoder(hint: Any) -> Decoder:
         return _tuple_decoder(get_args(hint))
     if origin is not None and issubclass(origin, Mapping):
         decode_value = _decoder(get_args(hint)[1])
-        return lambda value: {str(k): decode_value(v) for k, v in value.items()}
+        return lambda value: {str(k): decode_value(v) for k, v in _mapping(value).items()}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint
     return _scalar_decoder(cast(type, hint))
@@ -80,6 +80,8 @@ def _dataclass_decoder(cls: type) -> Decoder:
     decoders = [(f.name, _decoder(hints[f.name])) for f in dataclasses.fields(cls)]
 
     def decode(value: Any) -> Any:
+        if len(_mapping(value)) != len(decoders):
+            raise ValueError(f"{cls.__name__} has the fields {[name for name, _ in decoders]}, found {sorted(value)}")
         return cls(*[decoder(value[name]) for name, decoder in decoders])
 
     return decode
@@ -97,9 +99,21 @@ def _choice_decoder(choices: tuple[object, ...]) -> Decoder:
 def _tuple_decoder(args: tuple[Any, ...]) -> Decoder:
     if len(args) == 2 and args[1] is Ellipsis:
         decode_item = _decoder(args[0])
-        return lambda value: tuple([decode_item(item) for item in value])
+        return lambda value: tuple([decode_item(item) for item in _items(value)])
     decoders = [_decoder(arg) for arg in args]
-    return lambda value: tuple([decoder(item) for decoder, item in zip(decoders, value, strict=True)])
+    return lambda value: tuple([decoder(item) for decoder, item in zip(decoders, _items(value), strict=True)])
+
+
+def _items(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return [*value]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if type(value) is not dict:
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return {**value}
 
 
 def _scalar_decoder(cls: type) -> Decoder:

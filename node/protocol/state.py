@@ -61,6 +61,9 @@ class Head:
     """Number of the last confirmed snapshot in the journal."""
     replayed: bool = False
     """Since this start, every confirmed snapshot has been read."""
+    replayed_at: float = 0.0
+    lost: bool = False
+    """The own node cannot be reached: what is missing may just not have been heard."""
 
     def funded(self, party: PartyName) -> int:
         """Lovelace of the party's deposits that are in the head."""
@@ -84,8 +87,12 @@ class Work:
     stored: bool = False
     """The signed bytes lie in the own bucket."""
     fetched: frozenset[PartyName] = frozenset()
+    ready_at: float = 0.0
+    """When the own signal could be sent; 0 before."""
     final_at: float = 0.0
-    """When the own signal became final; the deadline counts from here."""
+    """When the own signal became final; 0 before."""
+    complete_at: float = 0.0
+    """When every party's signal was final; 0 before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,9 @@ class State:
 
     @property
     def halted(self) -> bool:
-        """The rounds have stopped for good."""
+        """The rounds have stopped for good. A complete run has no rounds to stop: its head is still closed."""
+        if self.certified:
+            return False
         return self.divergence is not None or (bool(self.faults) and self.rules.on_fault == "halt")
 
 
@@ -145,3 +154,22 @@ def waiting_for(state: State) -> tuple[PartyName, ...]:
         for p in state.rules.parties
         if p != state.rules.me and (p not in signals or (objects and p not in state.work.fetched))
     )
+
+
+def waiting_since(state: State) -> float:
+    """Unix time from which the deadline of the current round counts; 0 while the own part is not ready.
+
+    It counts anew when all signals are final (then objects are waited for) and after the replay of a start: while this
+    node was down it heard nobody, so nobody can have been late for it.
+    """
+    ready = state.work.ready_at or state.work.final_at
+    return max(ready, state.work.complete_at, state.head.replayed_at) if ready else 0.0
+
+
+def own_object_known(state: State) -> bool:
+    """The object that the own signal names, or will name, is in the cache."""
+    me, work = state.rules.me, state.work
+    if me in work.fetched:
+        return True
+    signal = state.transcript.signals(state.round).get(me)
+    return work.object is not None and (signal is None or signal.object == work.object)

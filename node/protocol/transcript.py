@@ -65,7 +65,7 @@ class Finding:
 
 def fold(transcript: Transcript, run: RunId, tx: Transaction) -> tuple[Transcript, Finding | None]:
     """The transcript after one confirmed transaction. Total: any transaction is either counted, kept or a finding."""
-    if tx.kind is TxKind.OTHER or tx.sender is None:
+    if tx.kind is TxKind.OTHER or tx.sender is None or tx.sender not in transcript.parties:
         return replace(transcript, unlabelled=transcript.unlabelled + 1), None
     if tx.kind is TxKind.DANGEROUS:
         return transcript, _finding("dangerous-transaction", tx, -1, tx.problem or "endangers the head")
@@ -119,6 +119,8 @@ def _content_problem(transcript: Transcript, content: SignalContent) -> str:
         return f"round {content.round}, expected 0..{transcript.last_round}"
     if (content.object is None) != (content.round == transcript.last_round):
         return f"round {content.round} {'lacks' if content.object is None else 'has'} an object"
+    if (content.size is None) != (content.object is None):
+        return f"round {content.round} {'lacks' if content.size is None else 'has'} the size of an object"
     if (content.sections is not None) != (content.round == 0):
         return f"round {content.round} {'lacks' if content.round == 0 else 'has'} sections"
     return ""
