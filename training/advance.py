@@ -95,8 +95,9 @@ class _Mover:
 
     def keep_others(self, schema: Schema, layout: Layout) -> None:
         """Tensors of the factor that does not move stay as they are; so does their momentum."""
+        moving = {spec.name for spec in layout.tensors}
         for spec in schema.tensors:
-            if spec in layout.tensors:
+            if spec.name in moving:
                 continue
             self.new.copy_from(self.old, spec)
             if self.new_momentum is not None and self.old_momentum is not None:

@@ -101,15 +101,16 @@ class Combiner:
         """The integer sum of elements lo..hi-1; below 2^62 for every rule. Valid until the next call."""
         rows = [row[: hi - lo] for row in self._rows]
         spare = self._spare[: hi - lo]
+        gaps = self._objects[0].layout.padding(lo, hi)
         pairs = zip(self._objects, self._plan.factors, strict=True)
         if self._plan.ranks is not None:
             for row, (opened, factor) in zip(rows, pairs, strict=True):
-                opened.codec.scaled(opened.read(lo, hi), opened.layout.padding(lo, hi), factor, row)
+                opened.codec.scaled(opened.read(lo, hi), gaps, factor, row)
             return sum_of_middle(rows, *self._plan.ranks, spare)
         total = rows[0]
         total.fill(0)
         for opened, factor in pairs:
-            opened.codec.scaled(opened.read(lo, hi), opened.layout.padding(lo, hi), factor, spare)
+            opened.codec.scaled(opened.read(lo, hi), gaps, factor, spare)
             np.add(total, spare, out=total)
         return total
 
