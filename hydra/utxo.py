@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
 
-from fednode.errors import HeadError
 from fednode.hydra.addresses import bech32_address
+from fednode.hydra.fields import Fields
 from fednode.hydra.transactions import Assets, RawTransaction
 
 
@@ -37,36 +36,23 @@ def outputs_of(transaction: RawTransaction) -> dict[str, Coin]:
 def parse_utxo(value: object, where: str) -> dict[str, Coin]:
     """The node's JSON `{txid#ix: {address, value: {lovelace, policy: {name: quantity}}}}`, else HeadError."""
     result: dict[str, Coin] = {}
-    for reference, output in _entries(value, where):
-        fields = dict(_entries(output, f"{where}.{reference[:80]}"))
-        address = fields.get("address")
-        if not isinstance(address, str):
-            raise HeadError(f"hydra-node {where}.{reference[:80]}: expected an address")
+    for reference, output in Fields(value, where).items():
+        place = f"{where}.{reference[:80]}"
+        fields = Fields(output, place)
         lovelace, assets = 0, list[tuple[str, str, int]]()
-        for unit, amount in _entries(fields.get("value"), f"{where}.{reference[:80]}.value"):
+        for unit, amount in (values := fields.child("value")).items():
             if unit == "lovelace":
-                lovelace = _quantity(amount, where)
+                lovelace = values.natural(unit)
             else:
-                assets += [(unit, name, _quantity(item, where)) for name, item in _entries(amount, where)]
-        result[reference] = Coin(address, lovelace, tuple(sorted(assets)))
+                names = Fields(amount, f"{place}.value")
+                assets += [(unit, name, names.natural(name)) for name, _ in names.items()]
+        result[reference] = Coin(fields.text("address"), lovelace, tuple(sorted(assets)))
     return result
 
 
 def same_money(left: Iterable[Coin], right: Iterable[Coin]) -> bool:
     """Whether both hold the same multiset of (address, value), whatever their references."""
     return Counter(left) == Counter(right)
-
-
-def _entries(value: object, where: str) -> list[tuple[str, object]]:
-    if not isinstance(value, dict):
-        raise HeadError(f"hydra-node {where}: expected a JSON object, found {type(value).__name__}")
-    return list(cast("dict[str, object]", value).items())
-
-
-def _quantity(value: object, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise HeadError(f"hydra-node {where}: expected a quantity, a whole number of at least 0")
-    return value
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,127 @@
+"""The Cardano side of a daemon: one party's own hydra-node behind the daemon's `Head` port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from fednode.errors import FundsError, HeadUnavailable
+from fednode.hydra import sender
+from fednode.hydra.client import Client
+from fednode.hydra.deposit import funding_coin, sign_draft
+from fednode.hydra.judge import Judge
+from fednode.hydra.messages import Close, Fanout, Init
+from fednode.hydra.rest import Rest
+from fednode.hydra.session import Session
+from fednode.hydra.settings import HeadSettings, endpoints
+from fednode.hydra.signals import build_signal
+from fednode.reports import HeadReport
+from fednode.types import HeadStatus, SignalContent, SignedTx, Transaction, TxId
+
+__all__ = ["HeadSettings", "HydraHead"]
+
+_ALREADY: Final = ("All inputs are spent", "already been included")
+"""What a layer-1 node says of a transaction that it has."""
+_GONE: Final = "BadInputs"
+
+
+class HydraHead:
+    """Satisfies `Head`. Commands other than `read_transaction` need `reports` to be consumed by another task."""
+
+    def __init__(self, settings: HeadSettings) -> None:
+        """ConfigError where url, own entry, funds key or an address do not fit. Connects only in `reports`."""
+        http, self._websocket = endpoints(settings.url, allow_plain=settings.allow_plain)
+        self._settings = settings
+        self._me = settings.member
+        self._judge = Judge(settings.members, settings.magic)
+        self._rest = Rest(http)
+        self._session: Session | None = None
+        self._client: Client | None = None
+        self._built: set[TxId] = set()
+
+    async def reports(self, after: int) -> AsyncGenerator[HeadReport]:
+        """Replay every snapshot > `after`, then SnapshotsSynced, then live; connects again for ever.
+
+        HeadError where the node, its head or a lost snapshot makes going on wrong.
+        """
+        session = Session(self._settings, after)
+        client = Client(self._websocket, self._rest, session, len(self._settings.members))
+        self._session, self._client = session, client
+        async with aclosing(client.run()) as run:
+            async for report in run:
+                yield report
+
+    async def init(self) -> None:
+        """Send Init where no head is open. HeadUnavailable while not connected or not in sync."""
+        session, client = self._running()
+        if not session.in_sync:
+            raise HeadUnavailable("hydra-node is not in sync with layer 1 yet")
+        if session.status is HeadStatus.IDLE:
+            await client.send(Init())
+
+    async def draft_deposit(self) -> SignedTx:
+        """Deposit the whole funding output. FundsError where it is not set or the node refuses it."""
+        lovelace = self._settings.deposit
+        reference, coin = funding_coin(self._settings.funding, self._me.address, lovelace)
+        return sign_draft(await self._rest.draft_commit(reference, coin), reference, self._settings.funds_key)
+
+    async def submit_deposit(self, deposit: SignedTx) -> None:
+        """Put it on layer 1; again is harmless. FundsError where its inputs do not exist."""
+        try:
+            await self._rest.submit(deposit.cbor)
+        except FundsError as error:
+            if any(words in error.message for words in _ALREADY):
+                return
+            if _GONE in error.message and await self._is_on_layer_1(deposit.id):
+                return
+            raise
+
+    def build_signal(self, content: SignalContent) -> SignedTx:
+        """Sign a signal over all own outputs of the newest confirmed state.
+
+        HeadUnavailable while that state is not known, FundsError where it holds too little.
+        """
+        session = self._session
+        if session is None or not session.greeted or session.view.stale:
+            raise HeadUnavailable("the head's confirmed state is not known yet")
+        owned = session.view.owned(self._me.address)
+        signal = build_signal(
+            content, owned, me=self._me.name, members=self._settings.members, key=self._settings.funds_key
+        )
+        self._built.add(signal.id)
+        return signal
+
+    def read_transaction(self, cbor: bytes) -> Transaction:
+        """Judge transaction bytes from anywhere. Never raises for hostile bytes."""
+        return self._judge.judge(cbor)
+
+    async def deliver(self, signal: SignedTx) -> None:
+        """Send, and send again by protocol.md section 4, until cancelled."""
+        session, client = self._running()
+        new = signal.id in self._built
+        self._built.discard(signal.id)
+        await sender.deliver(signal, session, client, self._rest, new=new)
+
+    async def close(self) -> None:
+        """Send Close while the head is open, and repeat with back-off, until cancelled."""
+        await sender.repeat(Close(), HeadStatus.OPEN, *self._running())
+
+    async def fanout(self) -> None:
+        """Send Fanout once it is possible, and repeat with back-off, until cancelled."""
+        await sender.repeat(Fanout(), HeadStatus.FANOUT_POSSIBLE, *self._running())
+
+    async def aclose(self) -> None:
+        """Release the HTTP connections; `reports` ends with its task."""
+        await self._rest.aclose()
+
+    def _running(self) -> tuple[Session, Client]:
+        if self._session is None or self._client is None:
+            raise HeadUnavailable("not connected to the hydra-node yet")
+        return self._session, self._client
+
+    async def _is_on_layer_1(self, deposit: TxId) -> bool:
+        """Whether the node, or a report so far, knows this deposit: then its inputs are spent by itself."""
+        if self._session is not None and deposit in self._session.deposits:
+            return True
+        return deposit in await self._rest.pending_deposits()
