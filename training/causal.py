@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -49,8 +49,8 @@ class LanguageModel:
             self._adapter.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._tokens = self._read(self._settings.path, self._settings.format)
 
-    def _read(self, path: Path, kind: Any) -> data.Tokens:
-        return data.read_tokens(path, kind, self._settings.field, self._base.encode)
+    def _read(self, path: Path, kind: Literal["text", "jsonl"]) -> data.Tokens:
+        return data.read_tokens(path, kind, self._settings.field, self._base.encoder)
 
     def facts(self) -> ModelFacts:
         """LoRA tensors and weight files."""

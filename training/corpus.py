@@ -15,8 +15,8 @@ from fednode.errors import ConfigError
 
 HELD_OUT = "held-out"
 HOLD_OUT_EVERY = 12
-LARGEST_TO_SMALLEST = Fraction(12, 5)
-"""The first party's wanted share is 2.4 times the last one's: parties in the field are not equally rich either."""
+LARGEST_TO_SMALLEST = Fraction(8, 5)
+"""The first party's wanted share is 1.6 times the last one's: parties in the field are not equally rich either."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +17,36 @@ from numpy.typing import NDArray
 from fednode.errors import TrainingError
 
 Tokens = NDArray[np.int64]
-Encode = Callable[[str], Sequence[int]]
-"""Tokens of one text, with the end-of-text token where the model has one."""
+
+
+class Encoder(NamedTuple):
+    """How a model reads text."""
+
+    encode: Callable[[str], Sequence[int]]
+    separator: tuple[int, ...]
+    """Tokens between two texts: the model's end-of-text token where it has one."""
+
 
 SUFFIXES = {"text": (".txt", ".md"), "jsonl": (".jsonl",)}
 PIECE = 1 << 20
 """Characters tokenised at once: bounds the tokenizer's memory on a large file."""
 
 
-def encode_bytes(text: str) -> Sequence[int]:
-    """Tokens of a byte-level model: the UTF-8 bytes themselves, 0..255."""
-    return text.encode()
+BYTES = Encoder(str.encode, (0x0A,))
+"""A byte-level model: the UTF-8 bytes themselves, 0..255; texts are separated by a line feed."""
 
 
-def read_tokens(path: Path, kind: Literal["text", "jsonl"], field: str, encode: Encode) -> Tokens:
+def read_tokens(path: Path, kind: Literal["text", "jsonl"], field: str, encoder: Encoder) -> Tokens:
     """All tokens of a file, or of a folder's files in name order, int64 [n].
 
     Raises TrainingError where nothing is there, a line is not JSON with `field`, or a text is not UTF-8.
     """
     parts: list[Tokens] = []
     for file in data_files(path, kind):
-        texts = read_jsonl(file, field) if kind == "jsonl" else read_text(file)
-        parts += [np.asarray(list(encode(piece)), dtype=np.int64) for text in texts for piece in pieces(text)]
+        for text in read_jsonl(file, field) if kind == "jsonl" else read_text(file):
+            if parts and text:
+                parts.append(np.array(encoder.separator, dtype=np.int64))
+            parts += [np.asarray(list(encoder.encode(piece)), dtype=np.int64) for piece in pieces(text)]
     tokens = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     if not len(tokens):
         raise TrainingError(f"data at {path} holds no text", hint="correct data.path in fednode.toml")

@@ -17,7 +17,7 @@ import torch
 
 from fednode.errors import ConfigError, TrainingError
 from fednode.training.builtin import PREFIX, builtin_folder
-from fednode.training.data import Encode, encode_bytes
+from fednode.training.data import BYTES, Encoder
 from fednode.training.device import device_of
 from fednode.training.files import checked_digests
 from fednode.training.recipe import Quantisation, Table, quantisation_of, recipe_of
@@ -33,19 +33,23 @@ class Base:
     """A loaded base model."""
 
     model: Any
-    encode: Encode
+    encoder: Encoder
     device: torch.device
     digests: Mapping[str, str]
     """Weight file -> sha256 hex."""
 
 
-def load_base(setup: TrainerSetup) -> Base:
-    """Load and quantise the base on the wanted device, frozen and guarded. Raises ConfigError, TrainingError."""
+def load_base(setup: TrainerSetup, *, as_stored: bool = False) -> Base:
+    """Load and quantise the base on the wanted device, frozen and guarded. Raises ConfigError, TrainingError.
+
+    `as_stored`: not quantised, in the number type of the weight files (for merging).
+    """
     folder = model_folder(setup)
     digests = checked_digests(folder, expected_digests(setup))
     device = device_of(setup.device)
-    model = load_model(folder, device, quantisation_of(setup), attention_for(device, recipe_of(setup).sequence))
-    return Base(model, encoder(folder, model.config), device, digests)
+    attention = attention_for(device, recipe_of(setup).sequence)
+    model = load_model(folder, device, None if as_stored else quantisation_of(setup), attention)
+    return Base(model, encoder_of(folder, model.config), device, digests)
 
 
 def expected_digests(setup: TrainerSetup) -> Mapping[str, str]:
@@ -84,16 +88,19 @@ def attention_for(device: torch.device, sequence: int) -> str:
     return "eager" if device.type == "cpu" and sequence <= SHORT_SEQUENCE else "sdpa"
 
 
-def load_model(folder: Path, device: torch.device, quantisation: Quantisation, attention: str) -> Any:
-    """The frozen model in evaluation mode, every Linear4bit guarded. Unquantised on a CPU means float32."""
+def load_model(folder: Path, device: torch.device, quantisation: Quantisation | None, attention: str) -> Any:
+    """The frozen model in evaluation mode, every Linear4bit guarded.
+
+    `none` computes in float32 on a CPU, as QLoRA's base does elsewhere in bfloat16; None = in the stored type.
+    """
     transformers: Any = import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
     compute = compute_type(device)
-    plain = quantisation == "none" and device.type == "cpu"
+    plain = torch.float32 if quantisation == "none" and device.type == "cpu" else compute
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder),
-            dtype=torch.float32 if plain else compute,
+            dtype="auto" if quantisation is None else plain,
             quantization_config=quantiser(transformers, quantisation, compute),
             device_map={"": str(device)},
             attn_implementation=attention,
@@ -119,7 +126,7 @@ def compute_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def quantiser(transformers: Any, quantisation: Quantisation, compute: torch.dtype) -> Any:
+def quantiser(transformers: Any, quantisation: Quantisation | None, compute: torch.dtype) -> Any:
     """NF4 with double quantisation (QLoRA, arXiv 2305.14314), LLM.int8, or None."""
     if quantisation == "nf4":
         return transformers.BitsAndBytesConfig(
@@ -142,13 +149,13 @@ def guard(model: torch.nn.Module) -> int:
     return len(layers)
 
 
-def encoder(folder: Path, config: Any) -> Encode:
+def encoder_of(folder: Path, config: Any) -> Encoder:
     """Text to tokens: bytes where config.json says `"fednode_tokenizer": "bytes"`, else the model's own tokenizer."""
     kind = getattr(config, "fednode_tokenizer", None)
     if kind == "bytes":
         if config.vocab_size < 256:
             raise TrainingError(f"the byte-level model in {folder} has vocab_size {config.vocab_size}, expected >= 256")
-        return encode_bytes
+        return BYTES
     transformers: Any = import_module("transformers")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -159,10 +166,10 @@ def encoder(folder: Path, config: Any) -> Encode:
             f"the tokenizer in {folder} could not be loaded: {error}",
             hint='a byte-level model without tokenizer needs "fednode_tokenizer": "bytes" in its config.json',
         ) from error
-    end: list[int] = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    end = tokenizer.eos_token_id
 
     def encode(text: str) -> Sequence[int]:
         tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return [*tokens, *end]
+        return tokens
 
-    return encode
+    return Encoder(encode, () if end is None else (end,))
