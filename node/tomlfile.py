@@ -1,0 +1,181 @@
+"""Reading a settings file: TOML to checked values, and every way that can fail to one sentence with file, line, key,
+value, expectation and the edit that mends it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fednode.errors import ConfigError
+
+MAX_FILE: Final = 1 << 20
+_TABLE: Final = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(#.*)?$")
+_KEY: Final = re.compile(r"\s*[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=")
+
+Where = tuple[str | int, ...]
+"""Where a value stands: table, index in an array of tables, key."""
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A table: unknown keys and loose types are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class TomlFile:
+    """The text of one settings file, kept to find the line of a key."""
+
+    def __init__(self, name: str, text: str = "") -> None:
+        self.name = name
+        self.text = text
+
+    @classmethod
+    def read(cls, path: Path, *, missing_hint: str) -> TomlFile:
+        """ConfigError where the file is missing, unreadable, longer than 1 MiB or not UTF-8."""
+        try:
+            with path.open("rb") as handle:
+                data = handle.read(MAX_FILE + 1)
+        except FileNotFoundError:
+            raise ConfigError(f"{path} does not exist", hint=missing_hint) from None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        if len(data) > MAX_FILE:
+            raise ConfigError(f"{path} has more than {MAX_FILE} bytes, expected a settings file")
+        try:
+            return cls(str(path), data.decode("utf-8-sig").replace("\r\n", "\n"))
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise ConfigError(
+                f"{path}: line {line} is not UTF-8 text (byte {data[error.start]:#04x})",
+                hint="save the file as UTF-8",
+            ) from None
+
+    def tables(self) -> dict[str, Any]:
+        """The parsed TOML. ConfigError with line and column."""
+        try:
+            return tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            hint = "text values stand in double quotes; each table and key stands once"
+            raise ConfigError(f"{self.name}: not valid TOML: {error}", hint=hint) from None
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{self.name}: not valid TOML: a number is too long or values nest too deep") from None
+
+    def checked(self, model: type[M], tables: Mapping[str, Any], *, context: Mapping[str, object] | None = None) -> M:
+        """`tables` as `model`. ConfigError for the first wrong value, with the number of further ones."""
+        try:
+            return model.model_validate(tables, context=dict(context or {}))
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            # A misspelt key is the cause of the missing one: named first.
+            first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
+            problem = self._problem(model, first["loc"], first["type"], first["msg"], tables)
+            others = len({item["loc"][:3] for item in found} - {first["loc"][:3]})
+            if others:
+                problem.message += f" (and {others} more wrong)"
+            raise problem from None
+
+    def wrong(self, where: Sequence[str | int], value: object, expected: str, hint: str = "") -> ConfigError:
+        """The error for a value that is wrong."""
+        return ConfigError(f"{self._place(where)} is {shown(value)}, expected {expected}", hint=hint)
+
+    def _problem(
+        self, model: type[BaseModel], where: Where, kind: str, message: str, tables: Mapping[str, Any]
+    ) -> ConfigError:
+        meaning, names = _meaning(model, where)
+        key = str(where[-1])
+        if kind == "extra_forbidden":
+            near = difflib.get_close_matches(key, names, n=1)
+            known = ", ".join(names)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {known}"
+            return ConfigError(f"{self._place(where)} is an unknown key, expected one of: {known}", hint=hint)
+        hint = f"{key}: {meaning}" if meaning else ""
+        if kind == "missing":
+            return ConfigError(
+                f"{self._place(where)} is missing, expected {meaning or 'this table'}", hint=f"add {key}"
+            )
+        if kind == "model_type":
+            return self.wrong(where, _value(tables, where), "a table", hint)
+        return self.wrong(where, _value(tables, where), _expectation(message), hint)
+
+    def _place(self, where: Sequence[str | int]) -> str:
+        line = self._line(where)
+        return f"{self.name}: {dotted(where)}" + (f" (line {line})" if line else "")
+
+    def _line(self, where: Sequence[str | int]) -> int | None:
+        """The line of the key, of its table where the key is missing, None where neither is found (inline tables)."""
+        names = [str(item) for item in where if isinstance(item, str)]
+        index = next((item for item in where if isinstance(item, int)), 0)
+        table, seen, at = "", -1, None
+        for number, line in enumerate(self.text.split("\n"), 1):
+            header = _TABLE.match(line)
+            if header:
+                table = re.sub(r"[\"' ]", "", header[2])
+                seen += header[1] == "[[" and table == names[0]
+                if table in (".".join(names), ".".join(names[:-1])) and (header[1] == "[" or seen == index):
+                    at = number
+                continue
+            key = _KEY.match(line)
+            full = f"{table}.{key[1]}" if key and table else key[1] if key else None
+            if full == ".".join(names) and (seen < 0 or table != names[0] or seen == index):
+                return number
+        return at
+
+
+def dotted(where: Sequence[str | int]) -> str:
+    """`("party", 1, "weight")` as `party[1].weight`."""
+    text = ""
+    for item in where:
+        text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
+    return text
+
+
+def shown(value: object) -> str:
+    """A value as the user wrote it, at most 80 characters."""
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _expectation(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("String should ")
+    return text.removeprefix("expected ")
+
+
+def _value(tables: Mapping[str, Any], where: Where) -> object:
+    value: Any = tables
+    for item in where:
+        try:
+            value = value[item]
+        except (KeyError, IndexError, TypeError):
+            break
+    return value
+
+
+def _meaning(model: type[BaseModel], where: Where) -> tuple[str, list[str]]:
+    """What the field at `where` means, and the names that its table knows."""
+    meaning, names = "", list(model.model_fields)
+    current: type[BaseModel] | None = model
+    for item in where:
+        if isinstance(item, int) or current is None:
+            continue
+        names = list(current.model_fields)
+        field = current.model_fields.get(item)
+        if field is None:
+            # The name of a peer: below it stands the table of one peer.
+            continue
+        meaning, current = field.description or "", _inner(field.annotation)
+    return meaning, names
+
+
+def _inner(annotation: object) -> type[BaseModel] | None:
+    """The table class inside an annotation such as `tuple[Party, ...]` or `dict[str, Peer]`."""
+    for item in (annotation, *cast("tuple[object, ...]", getattr(annotation, "__args__", ()))):
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return item
+    return None
