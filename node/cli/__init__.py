@@ -19,6 +19,14 @@ from fednode.node.cli.output import Session, show_error, show_internal
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Make the home of a party: keys, private settings, own card."),
     "peers": ("setup", "The agreement: own card, add parties, show, hash."),
+    "init-head": ("head", "Open the head and deposit; waits until all deposits are final."),
+    "run": ("run", "The daemon: train, publish, signal, wait, verify, aggregate, R rounds."),
+    "status": ("inspect", "What the daemon does now, and for whom it waits."),
+    "rounds": ("inspect", "One line per finished round."),
+    "close-head": ("head", "Close the head, fan out, verify the payout."),
+    "export": ("inspect", "The adapter as a PEFT folder, or merged into the model."),
+    "devnet": ("head", "The embedded head alone, for trying things out."),
+    "demo": ("demo", "A whole federation on this machine, start to end."),
 }
 """Name to (module in this package, one line of help), in the order of `fednode --help`."""
 

@@ -1,0 +1,213 @@
+"""The composition root: the only place that builds adapters and puts the ports of one goal together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fednode.errors import ConfigError
+from fednode.node import site as sites
+from fednode.node.agreement import Agreement
+from fednode.node.daemon import Daemon
+from fednode.node.effects import Effects
+from fednode.node.home import Home
+from fednode.node.journal import SqliteJournal
+from fednode.node.ports import Aggregator, Head, Trainer
+from fednode.node.protocol.events import Begin, Goal
+from fednode.node.protocol.state import State
+from fednode.node.setup import check_address
+from fednode.node.site import Site, confirmed, replay
+from fednode.node.watch import Style, Talk
+from fednode.types import LOVELACE_PER_ADA, Digest, Lovelace, ModelFacts, PartyName, TrainerSetup
+
+if TYPE_CHECKING:
+    from fednode.hydra.devnet.settings import DevnetSettings
+
+PROGRESS = "FEDNODE_PROGRESS"
+"""Environment variable: `json` makes the daemon's talk JSON lines (the demo listens to them)."""
+
+
+def open_site(home: Home, *, peers: Path | None, epochs: int | None) -> Site:
+    """`site.open_site`, with addresses checked against their keys."""
+    return sites.open_site(home, peers=peers, epochs=epochs, check_address=check_address)
+
+
+class SystemClock:
+    """Unix time of this machine."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+# Doing ---------------------------------------------------------------------------------------------------------------
+
+
+def talk(*, quiet: bool) -> Talk:
+    """The talk on standard error, in the style that the environment asks for."""
+    style: Style = "none" if quiet else "json" if os.environ.get(PROGRESS) == "json" else "plain"
+    return Talk(style)
+
+
+async def work(site: Site, goal: Goal, voice: Talk, *, reason: str = "") -> State:
+    """Run one party's daemon until the goal is reached. The caller holds the home's lock."""
+    state = replay(site)
+    voice.state = state
+    journal = SqliteJournal(site.home.journal)
+    clock = SystemClock()
+    head = _head(site, state)
+    trainer = _trainer(site)
+    try:
+        effects = _effects(site, head, clock, trainer, voice)
+        daemon = Daemon(state, journal=journal, head=head, perform=effects.perform, clock=clock, watcher=voice)
+        run = site.rules.run if goal == "run" else None
+        rounds = site.rules.rounds if goal == "run" else None
+        return await daemon.run(Begin(clock.now(), goal, site.rules.binding, run, rounds, reason))
+    finally:
+        await trainer.aclose()
+        await head.aclose()
+        journal.close()
+
+
+def _effects(site: Site, head: Head, clock: SystemClock, trainer: Trainer, voice: Talk) -> Effects:
+    from fednode.storage.local import LocalBucket
+
+    folder = site.folder
+    parties = {PartyName(p.name): p for p in site.agreement.party}
+    prefixes = {name: _prefix(p.prefix, site.rules.run) for name, p in parties.items()}
+    return Effects(
+        head=head,
+        clock=clock,
+        folder=folder,
+        evidence_folder=site.home.evidence,
+        phase=site.agreement.training.phase,
+        prefixes=prefixes,
+        buckets={name: LocalBucket(_bucket_folder(site, name)) for name in parties},
+        trainer=trainer,
+        make_aggregator=lambda facts: _aggregator(site.agreement, facts),
+        first_round_object=site.agreement.object_json,
+        sha256=_sha256,
+        confirmed=lambda: confirmed(site.home),
+        progress=voice.step,
+    )
+
+
+def _prefix(prefix: str, run_id: str) -> str:
+    return f"{prefix.strip('/')}/{run_id}/" if prefix.strip("/") else f"{run_id}/"
+
+
+def _sha256(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
+
+
+def _bucket_folder(site: Site, party: PartyName) -> Path:
+    if party == site.rules.me:
+        return site.settings.own_bucket(site.home.root)
+    return site.settings.peer_bucket(party, site.home.root)
+
+
+def _head(site: Site, state: State) -> Head:
+    from fednode.hydra.head import HeadSettings, HydraHead
+    from fednode.hydra.keys import load_signing_key
+
+    agreement, settings = site.agreement, site.settings
+    return HydraHead(
+        HeadSettings(
+            url=settings.head_url,
+            me=site.rules.me,
+            members=agreement.members,
+            magic=agreement.head.magic,
+            version=agreement.head.hydra_node,
+            funds_key=load_signing_key(settings.funds_key(site.home.root)),
+            funding=settings.funding,
+            deposit=Lovelace(agreement.head.deposit),
+            contestation_period_s=agreement.head.contestation_period_s,
+            deposit_period_s=agreement.head.deposit_period_s,
+            bound_head=state.head.id,
+            allow_plain=settings.allow_plain,
+        )
+    )
+
+
+def _trainer(site: Site) -> Trainer:
+    from fednode.training.client import TrainerProcess
+
+    return TrainerProcess(trainer_setup(site), log=site.home.root / "trainer.log")
+
+
+def trainer_setup(site: Site) -> TrainerSetup:
+    """What a trainer child of this party is told."""
+    agreement, settings = site.agreement, site.settings
+    return TrainerSetup(
+        task=agreement.training.task,
+        model=agreement.model_table(),
+        training=agreement.training_table(),
+        codec=agreement.aggregation.codec,
+        seed=agreement.run.seed,
+        party=site.rules.me,
+        party_index=site.rules.index,
+        run=site.rules.run,
+        data=settings.data_table(site.home.root),
+        device=settings.device,
+        threads=settings.threads or max(1, len(os.sched_getaffinity(0))),
+    )
+
+
+def _aggregator(agreement: Agreement, facts: ModelFacts) -> Aggregator:
+    from fednode.training.aggregator import AggregatorSettings, ExactAggregator
+
+    return ExactAggregator(
+        AggregatorSettings(
+            facts=facts,
+            rank=agreement.model.rank,
+            alpha=agreement.model.alpha,
+            quantisation=agreement.model.quantisation,
+            codec=agreement.aggregation.codec,
+            seed=agreement.run.seed,
+            phase_policy=agreement.training.phase,
+            rule=agreement.aggregation.rule,
+            clip=agreement.aggregation.clip,
+            outer=agreement.aggregation.outer,
+            outer_lr=agreement.aggregation.outer_lr,
+            outer_momentum=agreement.aggregation.outer_momentum,
+            members=tuple((m.name, m.weight) for m in agreement.members),
+        )
+    )
+
+
+def export(site: Site, folder: Path, round_number: int | None, *, merge: bool) -> tuple[Digest, int]:
+    """Write S_r as a PEFT folder or a merged model; returns its digest and r. ConfigError where it is not here."""
+    from fednode.training.export import export as write
+
+    state = replay(site)
+    number = len(state.digests) - 1 if round_number is None else round_number
+    path = site.folder.state(max(number, 0))
+    if not 0 <= number < len(state.digests) or not path.exists():
+        have = ", ".join(str(int(p.stem)) for p in sorted(path.parent.glob("*.safetensors"))) or "none"
+        raise ConfigError(f"S_{number} of run {site.rules.run} is not in this home", hint=f"adapters here: {have}")
+    write(path, folder, trainer_setup(site), merge)
+    return state.digests[number], number
+
+
+# The embedded head ---------------------------------------------------------------------------------------------------
+
+
+def devnet_settings(folder: Path, parties: int, *, contestation_period_s: int, fund_ada: int) -> DevnetSettings:
+    """Settings of an embedded head in `folder`, made if there are none."""
+    from fednode.hydra.devnet.settings import create
+    from fednode.node.names import party_names
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = party_names(parties)
+    fund = fund_ada * LOVELACE_PER_ADA
+    return create(folder.absolute(), names, contestation_period_s=contestation_period_s, fund=fund)
+
+
+async def serve_devnet(settings: DevnetSettings, ready: Callable[[], None]) -> None:
+    """Serve until cancelled."""
+    from fednode.hydra.devnet import serve
+
+    await serve(settings, ready=ready)

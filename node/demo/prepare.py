@@ -1,0 +1,125 @@
+"""The demo's folders: a home per party, one agreement, the shares of the text. Starts nothing; safe to repeat."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fednode.durable import write_atomic
+from fednode.errors import ConfigError
+from fednode.node import app
+from fednode.node.demo.tables import DEPOSIT_ADA, agreement_values
+from fednode.node.home import Home
+from fednode.node.names import party_names
+from fednode.node.setup import own_card
+from fednode.node.tomlwrite import agreement_text, settings_text
+
+CONTESTATION_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PartyCommands:
+    """One party's home and what its user types."""
+
+    home: Path
+    init_head: Sequence[str]
+    run: Sequence[str]
+    close_head: Sequence[str]
+    status: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """A prepared demo."""
+
+    dir: Path
+    task: str
+    rounds: int
+    seed: int
+    env: Mapping[str, str]
+    devnet: Sequence[str]
+    parties: Mapping[str, PartyCommands]
+    held_out: Path
+
+    def home(self, party: str) -> Home:
+        return Home(self.parties[party].home)
+
+
+def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Federation:
+    """Make `folder` ready. ConfigError where it holds a demo with other settings."""
+    folder = folder.absolute()
+    names = party_names(count)
+    node = app.devnet_settings(folder, count, contestation_period_s=CONTESTATION_S, fund_ada=DEPOSIT_ADA)
+    head = {
+        "contestation_period_s": node.contestation_period_s,
+        "deposit_period_s": node.deposit_period_s,
+        "magic": node.magic,
+    }
+    held_out = _shares(folder / "data", names, task)
+    values = agreement_values(task, rounds, seed)
+    values["head"] |= head
+    for party in node.parties:
+        _write_settings(folder, names, party.name, party.url, party.funding, task)
+    cards = [own_card(Home(folder / name)) for name in names]
+    _write(folder / "peers.toml", agreement_text(values, cards))
+    words = [sys.executable, "-m", "fednode"]
+    return Federation(
+        dir=folder,
+        task=task,
+        rounds=rounds,
+        seed=seed,
+        env={},
+        devnet=[*words, "devnet", "--parties", str(count), "--dir", str(folder), "--json"],
+        parties={name: _commands(words, folder, name, rounds) for name in names},
+        held_out=held_out,
+    )
+
+
+def _commands(words: Sequence[str], folder: Path, name: str, rounds: int) -> PartyCommands:
+    home = folder / name
+    tail = ["--home", str(home), "--json"]
+    return PartyCommands(
+        home=home,
+        init_head=[*words, "init-head", "--peers", str(folder / "peers.toml"), *tail],
+        run=[*words, "run", "--epochs", str(rounds), *tail],
+        close_head=[*words, "close-head", "--yes", *tail],
+        status=[*words, "status", *tail],
+    )
+
+
+def _shares(folder: Path, names: Sequence[str], task: str) -> Path:
+    """The held-out file; only `lm` has text, the other tasks make or bring their own data."""
+    if task != "lm":
+        return folder / "held-out.txt"
+    from fednode.training.corpus import write_shares
+
+    return write_shares(folder, names).held_out
+
+
+def _write_settings(folder: Path, names: Sequence[str], name: str, url: str, funding: str, task: str) -> None:
+    values: dict[str, dict[str, object]] = {
+        "party": {"name": name},
+        "head": {"url": url, "funding": funding},
+        "train": {"threads": 1, "device": "cpu"},
+        "data": {"parties": len(names)} if task == "digits" else {},
+    }
+    if task == "lm":
+        data = folder / "data"
+        values["data"] = {"path": str(data / f"{name}.txt"), "held_out": str(data / "held-out.txt")}
+    peers = {peer: str(folder / peer / "bucket") for peer in names if peer != name}
+    _write(folder / name / "fednode.toml", settings_text(values, peers))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file of the demo, or find the same one: a repeated demo goes on, another one needs another folder."""
+    if path.exists():
+        if path.read_text() != text:
+            raise ConfigError(
+                f"{path} is of a demo with other settings",
+                hint="repeat the first demo's options to go on with it, or use another --dir",
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text.encode())
