@@ -108,7 +108,7 @@ class LinearTask:
         slope = (error * (2 * float(self._scale) / error.size)).astype(np.float32)
         return float(np.mean(error.astype(np.float64) ** 2)), {
             "A": ((slope @ factors["B"]).T @ x).astype(np.float32),
-            "B": slope.T @ hidden,
+            "B": (slope.T @ hidden).astype(np.float32),
         }
 
 
