@@ -56,6 +56,9 @@ async def work(site: Site, goal: Goal, voice: Talk, *, reason: str = "") -> Stat
     """Run one party's daemon until the goal is reached. The caller holds the home's lock."""
     state = replay(site)
     voice.state = state
+    if goal == "run" and state.run is None:
+        # Only before the first run: later a missing folder is a lost or unmounted bucket, and must not look empty.
+        _bucket_folder(site, site.rules.me).mkdir(parents=True, exist_ok=True)
     journal = SqliteJournal(site.home.journal)
     clock = SystemClock()
     head = _head(site, state)
