@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import Field, PlainValidator, StringConstraints
+from pydantic import Field, BeforeValidator, StringConstraints
 
 from fednode.node.tomlfile import Strict
 from fednode.types import LOVELACE_PER_ADA, Codec, PhasePolicy
@@ -70,7 +70,7 @@ class Model(Strict):
     rank: int = Field(default=16, ge=1, le=1024, description="rank of the LoRA adapter")
     alpha: float = Field(default=32.0, gt=0, le=1_000_000, description='LoRA scale, "auto" = twice the rank')
     dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout")
-    target_modules: Annotated[str | tuple[str, ...], PlainValidator(_targets)] = Field(
+    target_modules: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] = Field(
         default="all-linear", description='"all-linear" or a list of module names'
     )
 

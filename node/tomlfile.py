@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from fednode.errors import ConfigError
 
@@ -76,7 +77,7 @@ class TomlFile:
             # A misspelt key is the cause of the missing one: named first.
             first = next((item for item in found if item["type"] == "extra_forbidden"), found[0])
             problem = self._problem(model, first["loc"], first["type"], first["msg"], tables)
-            others = len({item["loc"][:3] for item in found} - {first["loc"][:3]})
+            others = len({item["loc"][:3] for item in found if not _caused(item, first)})
             if others:
                 problem.message += f" (and {others} more wrong)"
             raise problem from None
@@ -137,9 +138,20 @@ def dotted(where: Sequence[str | int]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as the user wrote it, at most 80 characters."""
-    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    """A value as the user wrote it, at most 80 characters. What may be a secret pasted at the wrong place (a key in
+    hex, a password in an address) is shown in part only."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{40,}", value):
+        return f"'{value[:8]}...' ({len(value)} characters)"
+    text = re.sub(r"//[^/@]*@", "//***@", repr(value))
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _caused(item: ErrorDetails, first: ErrorDetails) -> bool:
+    """Whether an error is `first` itself, or the gap that the misspelt key `first` leaves in its table."""
+    gap = first["type"] == "extra_forbidden" and item["type"] == "missing" and item["loc"][:-1] == first["loc"][:-1]
+    return gap or item["loc"][:3] == first["loc"][:3]
 
 
 def _expectation(message: str) -> str:

@@ -81,10 +81,18 @@ def _named_only() -> None:
     """Stands for a command that was not called: help needs its name, and nothing ever runs this."""
 
 
-def _root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit(0)
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The program without a command: its own options act in their callbacks."""
 
 
 def _globals_last(words: list[str]) -> list[str]:

@@ -66,6 +66,7 @@ def test_round_and_time_are_columns(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=3), max_size=5)
 )
