@@ -15,11 +15,13 @@ import numpy as np
 from fednode.durable import publish
 from fednode.training.arrays import F32, raw
 from fednode.training.codecs import CODEC
-from fednode.training.objects import CHUNK, ObjectId, object_prefix
+from fednode.training.objects import ObjectId, object_prefix
 from fednode.training.schema import Layout, Schema, TensorSpec
 from fednode.training.tensors import write_exact
 from fednode.types import Digest
 
+PIECE = 65536
+"""Elements that are encoded at a time: a multiple of every codec's unit."""
 SCRATCH = ".update-"
 """Prefix of an object's name while it is written: its name is its sha256."""
 
@@ -72,7 +74,7 @@ def write_chunks(fd: int, schema: Schema, layout: Layout, flat: F32, *, start: i
     codec = CODEC[schema.codec]
 
     def one(lo: int) -> None:
-        hi = min(lo + CHUNK, layout.elements)
+        hi = min(lo + PIECE, layout.elements)
         values = flat[lo:hi]
         parts, decoded = codec.encode(values, layout.padding(lo, hi))
         at = start
@@ -82,7 +84,7 @@ def write_chunks(fd: int, schema: Schema, layout: Layout, flat: F32, *, start: i
         np.subtract(values, decoded, out=values)
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for _ in pool.map(one, range(0, layout.elements, CHUNK)):
+        for _ in pool.map(one, range(0, layout.elements, PIECE)):
             pass
 
 
