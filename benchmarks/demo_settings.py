@@ -1,6 +1,6 @@
 """How the demo's settings were found: parties alone against federated, simulated in one process.
 
-    OMP_NUM_THREADS=1 python benchmarks/demo_settings.py --task lm --seeds 0 1 2 --rates 4e-3 --alone-rates 1e-3
+    OMP_NUM_THREADS=1 python benchmarks/demo_settings.py --task lm --seeds 0 1 2 --rates 4e-3 --alone-rates 2e-3
 
 Training is the real thing (the tasks `lm` and `digits`), and so are S_0 and the encoding with error feedback;
 aggregation is clipped mean and Nesterov in floating point: good enough to choose settings, not protocol.md section 6.
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--phase", choices=("alternate", "both"), default="alternate")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rates", type=float, nargs="*", default=[4e-3])
-    parser.add_argument("--alone-rates", type=float, nargs="*", default=[1e-3])
+    parser.add_argument("--alone-rates", type=float, nargs="*", default=[2e-3])
     options = parser.parse_args()
     print(json.dumps(vars(options)), flush=True)
     with tempfile.TemporaryDirectory() as folder:
