@@ -98,9 +98,9 @@ class Agreement:
 
     @property
     def sections(self) -> dict[str, str]:
-        """For every table, and every `party.<name>`, the first 8 bytes of sha256 of its JSON, hex."""
+        """For every table, and for each party `party.<name>`, the first 8 bytes of sha256 of its JSON, hex."""
         content = self.content
-        parts = {f"party.{party['name']}": party for party in content["party"]} | content
+        parts = {f"party.{party['name']}": party for party in content.pop("party")} | content
         return {name: _sha256(part)[:8].hex() for name, part in sorted(parts.items())}
 
     @property

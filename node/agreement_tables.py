@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import Field, BeforeValidator, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from fednode.node.tomlfile import Strict
 from fednode.types import LOVELACE_PER_ADA, Codec, PhasePolicy

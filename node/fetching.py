@@ -41,7 +41,7 @@ async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state
     """The object verified in the cache, or the party's fault with the bytes that prove it. Raises what may pass."""
     digest, size = _signalled(command, state)
     started = site.clock.now()
-    expected = aggregator.object_size(command.round)
+    expected = aggregator.object_size(command.round, command.party)
     if size != expected:
         message = f"signalled an object of {size} bytes, expected {expected}"
         return _faulty(site, command, state, "size", message, "")

@@ -116,8 +116,8 @@ class Aggregator(Protocol):
         """Canonical JSON of the schema (protocol.md section 2)."""
         ...
 
-    def object_size(self, round_number: int) -> int:
-        """The exact size in bytes of every party's object of this round."""
+    def object_size(self, round_number: int, party: PartyName) -> int:
+        """The exact size in bytes of the party's object of this round (the header holds the name)."""
         ...
 
     def initial(self, state: Path) -> Digest:

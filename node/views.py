@@ -141,7 +141,7 @@ def status(view: History, *, pid: int | None) -> dict[str, object]:
     return {
         "party": rules.me,
         "state": word(state) if pid is not None or state.paid is not None else f"stopped ({word(state)})",
-        "round": min(state.round, rules.rounds + 1),
+        "round": min(state.round, rules.rounds),
         "rounds": rules.rounds,
         "waiting_for": list(waits),
         "waiting_since": state.work.final_at or None,

@@ -74,18 +74,11 @@ class ExactAggregator:
         """Hex sha256 of the schema, as objects carry it."""
         return self._schema.digest
 
-    def object_size(self, round_number: int, party: PartyName | None = None) -> int:
+    def object_size(self, round_number: int, party: PartyName) -> int:
         """The exact size in bytes of the object of `party` in a round.
 
-        The header holds the party's name, so names of other lengths may need another 64 bytes. Without `party`: the
-        size that all parties share; raises ConfigError where they differ.
+        The header holds the party's name, so names of other lengths may need another 64 bytes.
         """
-        sizes = {self._object_size(round_number, name) for name in ([party] if party else self._members)}
-        if len(sizes) != 1:
-            raise ConfigError(f"objects of round {round_number} have different sizes {sorted(sizes)}: ask per party")
-        return sizes.pop()
-
-    def _object_size(self, round_number: int, party: PartyName) -> int:
         return object_size(
             self._schema, ObjectId(_ANY_RUN, round_number, party, self._phase(round_number), _ANY_DIGEST)
         )
@@ -117,7 +110,7 @@ class ExactAggregator:
         """
         if set(objects) != set(self._members):
             raise ConfigError(f"round {round_number} has objects of {sorted(objects)}, expected {list(self._members)}")
-        size = {party: self._object_size(round_number, party) for party in self._members}
+        size = {party: self.object_size(round_number, party) for party in self._members}
         phase = self._phase(round_number)
         with ExitStack() as stack:
             opened = [

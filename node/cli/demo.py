@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fednode.node.cli.output import Result, Session, command
+from fednode.node.cli.output import Result, Session, Table, command
 from fednode.node.demo.federation import Demo
 from fednode.node.demo.prepare import Federation
 from fednode.node.demo.prepare import prepare as prepare_folder
 from fednode.node.demo.show import Show
-from fednode.node.demo.summary import text
 from fednode.node.demo.tables import ROUNDS
 from fednode.node.service import run_until_signal
 
@@ -62,7 +61,7 @@ def demo(
     session.note(f"demo: {parties} parties in {federation.dir}")
     work = Demo(federation, Show(list(federation.parties), quiet=session.quiet), started)
     data = run_until_signal(work.run())
-    return Result(data, text(data))
+    return Result(data, _text(data))
 
 
 def _prepared(federation: Federation) -> Result:
@@ -85,3 +84,37 @@ def _prepared(federation: Federation) -> Result:
 def _line(argv: Sequence[str]) -> str:
 
     return "fednode " + " ".join(word for word in argv[3:] if word != "--json")
+
+
+def _text(data: Mapping[str, Any]) -> list[str | Table]:
+    """The summary for people."""
+    loss, seconds = data["loss"], data["seconds"]
+    best = min(loss["alone"].values())
+    gain = (1 - loss["federated"] / best) * 100
+    rows = [("base model", f"{loss['base']:.4f}", _accuracy(data, "base"))]
+    rows += [(f"{p} alone", f"{x:.4f}", _accuracy(data, p)) for p, x in loss["alone"].items()]
+    rows.append(("federated", f"{loss['federated']:.4f}", _accuracy(data, "federated")))
+    money = [
+        (p, sum(data["bytes_up"][p]), f"{m['deposited'] / 1e6:.6f}", f"{m['paid_out'] / 1e6:.6f}")
+        for p, m in data["lovelace"].items()
+    ]
+    return [
+        "",
+        f"{data['parties']} parties, {data['rounds']} rounds of {data['task']}, run {data['run_id']}",
+        Table(("held-out", "loss", "accuracy"), rows),
+        f"federated is {gain:.1f} % below the best lone party",
+        "",
+        f"adapter {data['digest']}: the same bytes at {', '.join(data['digests'])}",
+        Table(("party", "bytes up", "ADA in", "ADA back"), money),
+        f"head {data['head']['id'][:16]}…: {data['head']['status']}, {data['head']['snapshots']} snapshots",
+        "seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
+        "median per round: " + ", ".join(f"{name} {value:.3f} s" for name, value in data["phase_seconds"].items()),
+        f"everything is in {data['dir']}",
+    ]
+
+
+def _accuracy(data: Mapping[str, Any], who: str) -> str:
+    accuracy = data.get("accuracy")
+    if accuracy is None:
+        return "-"
+    return f"{accuracy[who] if who in accuracy else accuracy['alone'][who]:.4f}"

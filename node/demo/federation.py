@@ -36,13 +36,21 @@ class Demo:
         try:
             with self.show:
                 await self._judge_alone(judge, timing)
-                await self._serve_head()
-                await self._open(timing)
-                federated = await self._rounds(judge, timing)
+                adapter = await self.operate(timing)
+                self.show.stage("judging the federated adapter")
+                federated = await judge.federated(adapter)
             timing.total = time.monotonic() - self.started
             return summary(self.federation, judge, federated, timing)
         finally:
             await judge.aclose()
+
+    async def operate(self, timing: Timing) -> Path:
+        """Head, deposits, rounds, payout, without any comparison; returns the final adapter's file."""
+        try:
+            await self._serve_head()
+            await self._open(timing)
+            return await self._rounds(timing)
+        finally:
             await stop_all(self.children)
 
     async def _judge_alone(self, judge: Judge, timing: Timing) -> None:
@@ -71,19 +79,16 @@ class Demo:
         state = replay(app.open_site(home, peers=self.federation.dir / "peers.toml", epochs=None))
         return state.head.id is not None and not unfunded(state)
 
-    async def _rounds(self, judge: Judge, timing: Timing) -> Mapping[str, Any]:
+    async def _rounds(self, timing: Timing) -> Path:
         self.show.stage(f"{self.federation.rounds} rounds")
         timing.run_began = time.time()
         answers = await self._all("run", {name: p.run for name, p in self.federation.parties.items()})
         timing.run_ended = time.time()
-        self.show.stage("judging the federated adapter")
-        for name, answer in answers.items():
-            state = Path(answer["adapter"])
-            await asyncio.to_thread(
-                shutil.copyfile, state, self.federation.dir / name / f"S_{self.federation.rounds}.safetensors"
-            )
-        first = next(iter(answers.values()))
-        return await judge.federated(Path(first["adapter"]))
+        adapters = {name: Path(answer["adapter"]) for name, answer in answers.items()}
+        for name, adapter in adapters.items():
+            beside = self.federation.dir / name / f"S_{self.federation.rounds}.safetensors"
+            await asyncio.to_thread(shutil.copyfile, adapter, beside)
+        return next(iter(adapters.values()))
 
     async def _all(self, what: str, commands: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
         """The same command at every party, as processes; the answers. The first failure stops the others."""

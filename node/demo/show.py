@@ -29,13 +29,15 @@ class Show:
 
     parties: Sequence[str]
     quiet: bool = False
-    lines: dict[str, PartyLine] = field(default_factory=dict[str, PartyLine])
+    lines: dict[str, PartyLine] = field(default_factory=dict[str, PartyLine], init=False)
     title: str = ""
     _live: Live | None = None
     _console: Console = field(default_factory=lambda: Console(stderr=True))
 
-    def __enter__(self) -> Show:
+    def __post_init__(self) -> None:
         self.lines = {party: PartyLine() for party in self.parties}
+
+    def __enter__(self) -> Show:
         if sys.stderr.isatty() and not self.quiet:
             self._live = Live(self._table(), console=self._console, refresh_per_second=4)
             self._live.start()

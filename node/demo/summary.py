@@ -9,7 +9,6 @@ from typing import Any
 
 from fednode.errors import Diverged
 from fednode.node import app
-from fednode.node.cli.output import Table
 from fednode.node.demo.lone import Judge
 from fednode.node.demo.prepare import Federation
 from fednode.node.site import read_history
@@ -93,37 +92,3 @@ def _money(view: History, name: str) -> dict[str, int]:
     head = view.state.head
     deposited = sum(d.lovelace for d in head.deposits.values() if d.party == name and d.stage == "final")
     return {"deposited": deposited, "paid_out": next((v for p, v in paid.items() if p == name), 0)}
-
-
-def text(data: Mapping[str, Any]) -> list[str | Table]:
-    """The summary for people."""
-    loss, seconds = data["loss"], data["seconds"]
-    best = min(loss["alone"].values())
-    gain = (1 - loss["federated"] / best) * 100
-    rows = [("base model", f"{loss['base']:.4f}", _accuracy(data, "base"))]
-    rows += [(f"{p} alone", f"{x:.4f}", _accuracy(data, p)) for p, x in loss["alone"].items()]
-    rows.append(("federated", f"{loss['federated']:.4f}", _accuracy(data, "federated")))
-    money = [
-        (p, sum(data["bytes_up"][p]), f"{m['deposited'] / 1e6:.6f}", f"{m['paid_out'] / 1e6:.6f}")
-        for p, m in data["lovelace"].items()
-    ]
-    return [
-        "",
-        f"{data['parties']} parties, {data['rounds']} rounds of {data['task']}, run {data['run_id']}",
-        Table(("held-out", "loss", "accuracy"), rows),
-        f"federated is {gain:.1f} % below the best lone party",
-        "",
-        f"adapter {data['digest']}: the same bytes at {', '.join(data['digests'])}",
-        Table(("party", "bytes up", "ADA in", "ADA back"), money),
-        f"head {data['head']['id'][:16]}…: {data['head']['status']}, {data['head']['snapshots']} snapshots",
-        "seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
-        "median per round: " + ", ".join(f"{name} {value:.3f} s" for name, value in data["phase_seconds"].items()),
-        f"everything is in {data['dir']}",
-    ]
-
-
-def _accuracy(data: Mapping[str, Any], who: str) -> str:
-    accuracy = data.get("accuracy")
-    if accuracy is None:
-        return "-"
-    return f"{accuracy[who] if who in accuracy else accuracy['alone'][who]:.4f}"

@@ -142,7 +142,7 @@ def test_the_hashes_are_those_of_the_canonical_json() -> None:
     digest = hashlib.sha256(rfc8785.dumps(agreement.content)).hexdigest()
     assert agreement.agreement_hash == digest
     assert agreement.run_id == digest[:32]
-    assert set(agreement.sections) == {*SECTIONS, "party", "party.alice", "party.bob"}
+    assert set(agreement.sections) == {*SECTIONS, "party.alice", "party.bob"}
     expected = hashlib.sha256(rfc8785.dumps(agreement.content["training"])).hexdigest()[:16]
     assert agreement.sections["training"] == expected
     assert json.loads(json.dumps(agreement.content)) == agreement.content, "plain JSON values"

@@ -33,7 +33,8 @@ class Mismatch(Exception):
 
 # section 1: agreement
 def sections(agreement: Json) -> dict[str, bytes]:
-    parts = agreement | {f"party.{party['name']}": party for party in agreement["party"]}
+    parts = {name: table for name, table in agreement.items() if name != "party"}
+    parts |= {f"party.{party['name']}": party for party in agreement["party"]}
     return {name: hashlib.sha256(canonical(table)).digest()[:8] for name, table in parts.items()}
 
 

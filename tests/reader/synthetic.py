@@ -111,7 +111,7 @@ class Synthetic:
         self.run, self.schema_hash = sha256(dump(agreement))[:16], sha256(dump(schema)).hex()
         self.transcript: list[bytes] = []
         self.folders = {name: folder / name / "fed" / name / self.run.hex() for name in self.names}
-        sections = {k: sha256(dump(v))[:8] for k, v in agreement.items()}
+        sections = {k: sha256(dump(v))[:8] for k, v in agreement.items() if k != "party"}
         sections |= {f"party.{table['name']}": sha256(dump(table))[:8] for table in agreement["party"]}
         self.state = self.initial()
         self.momentum = {name: [0.0] * len(values) for name, values in self.state.items()}

@@ -73,7 +73,7 @@ class Federation:
         for i, trainer in enumerate(self.trainers):
             done = trainer.train(self.request(number, i), silent)
             objects[self.names[i]] = self.folder / self.names[i] / f"{done.object}.safetensors"
-            assert objects[self.names[i]].stat().st_size == done.size == self.aggregator.object_size(number)
+            assert objects[self.names[i]].stat().st_size == done.size == self.aggregator.object_size(number, self.names[i])
         momentum = self.folder / f"m{number - 1}"
         self.base = self.aggregator.aggregate(
             number,
