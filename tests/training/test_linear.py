@@ -72,8 +72,9 @@ class Federation:
         objects: dict[PartyName, Path] = {}
         for i, trainer in enumerate(self.trainers):
             done = trainer.train(self.request(number, i), silent)
-            objects[self.names[i]] = self.folder / self.names[i] / f"{done.object}.safetensors"
-            assert objects[self.names[i]].stat().st_size == done.size == self.aggregator.object_size(number, self.names[i])
+            name = self.names[i]
+            objects[name] = self.folder / name / f"{done.object}.safetensors"
+            assert objects[name].stat().st_size == done.size == self.aggregator.object_size(number, name)
         momentum = self.folder / f"m{number - 1}"
         self.base = self.aggregator.aggregate(
             number,
