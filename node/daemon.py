@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from fednode import reports
 from fednode.errors import FednodeError, HeadError, TrainingError
+from fednode.node.crashpoint import reach
 from fednode.node.ports import Clock, Head, Journal
 from fednode.node.protocol.decide import decide
 from fednode.node.protocol.events import Event, Tick
@@ -75,9 +76,10 @@ class Daemon:
         self._head = head
         self._clock = clock
         self._watcher = watcher
+        self._effects = perform
         self._inbox: asyncio.Queue[Event | _Done] = asyncio.Queue()
         self._reconciler = Reconciler(
-            start=lambda command: perform(command, self.state),
+            start=self._perform,
             done=lambda command, task: self._inbox.put_nowait(_Done(command, task)),
         )
 
@@ -97,6 +99,12 @@ class Daemon:
             await self._reconciler.aclose()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await listener
+
+    async def _perform(self, command: Command) -> Event | None:
+        reach("before", (command,))
+        event = await self._effects(command, self.state)
+        reach("after", (command,))
+        return event
 
     async def _listen(self) -> None:
         async for report in self._head.reports(self.state.head.snapshot):
@@ -165,7 +173,9 @@ class Daemon:
                 steps.append((state, fact))
         if not steps:
             return
+        reach("before-journal", (fact for _, fact in steps))
         self._journal.append([to_record(fact) for _, fact in steps])
+        reach("after-journal", (fact for _, fact in steps))
         self.state = state
         for after, fact in steps:
             self._watcher.fact(after, fact)
