@@ -17,7 +17,7 @@ _CHOSEN = os.environ.get(VARIABLE, "")
 
 def reach(where: str, things: Iterable[object]) -> None:
     """Die here if one of `things` (facts or commands) at `where` is the chosen point."""
-    if _CHOSEN and any(_CHOSEN == name(where, thing) for thing in things):
+    if _CHOSEN and any(name(where, thing) == _CHOSEN for thing in things):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
