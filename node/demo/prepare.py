@@ -10,11 +10,12 @@ from pathlib import Path
 from fednode.durable import write_atomic
 from fednode.errors import ConfigError
 from fednode.node import app
-from fednode.node.demo.tables import DEPOSIT_ADA, agreement_values
+from fednode.node.demo.tables import DEPOSIT_ADA, MODEL, agreement_values
 from fednode.node.home import Home
 from fednode.node.names import party_names
 from fednode.node.setup import own_card
 from fednode.node.tomlwrite import agreement_text, settings_text
+from fednode.training.builtin import builtin_sha256
 
 CONTESTATION_S = 2
 
@@ -58,7 +59,8 @@ def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Fede
         "magic": node.magic,
     }
     held_out = _shares(folder / "data", names, task)
-    values = agreement_values(task, rounds, seed)
+    base = {} if task == "linear" else builtin_sha256(str(MODEL[task]["name"]))
+    values = agreement_values(task, rounds, seed, base)
     values["head"] |= head
     for party in node.parties:
         _write_settings(folder, names, party.name, party.url, party.funding, task)
