@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
@@ -21,9 +23,11 @@ from fednode.types import HeadStatus, SignalContent, SignedTx, Transaction, TxId
 
 __all__ = ["HeadSettings", "HydraHead"]
 
-_ALREADY: Final = ("All inputs are spent", "already been included")
-"""What a layer-1 node says of a transaction that it has."""
-_GONE: Final = "BadInputs"
+_SPENT: Final = ("BadInputs", "All inputs are spent")
+"""What a layer-1 node says where inputs do not exist: never did, or were spent by this very transaction."""
+_LAYER_1_SECONDS: Final = 120.0
+_LAYER_1_SECONDS_EMBEDDED: Final = 2.0
+"""How long a transaction may be on its way into a block that the head's node sees."""
 
 
 class HydraHead:
@@ -71,11 +75,8 @@ class HydraHead:
         try:
             await self._rest.submit(deposit.cbor)
         except FundsError as error:
-            if any(words in error.message for words in _ALREADY):
-                return
-            if _GONE in error.message and await self._is_on_layer_1(deposit.id):
-                return
-            raise
+            if not any(words in error.message for words in _SPENT) or not await self._is_on_layer_1(deposit.id):
+                raise
 
     def build_signal(self, content: SignalContent) -> SignedTx:
         """Sign a signal over all own outputs of the newest confirmed state.
@@ -121,7 +122,11 @@ class HydraHead:
         return self._session, self._client
 
     async def _is_on_layer_1(self, deposit: TxId) -> bool:
-        """Whether the node, or a report so far, knows this deposit: then its inputs are spent by itself."""
-        if self._session is not None and deposit in self._session.deposits:
-            return True
-        return deposit in await self._rest.pending_deposits()
+        """Whether the node, or a report so far, comes to know this deposit: then its inputs are spent by itself."""
+        session, _ = self._running()
+        end = time.monotonic() + (_LAYER_1_SECONDS_EMBEDDED if session.embedded else _LAYER_1_SECONDS)
+        while deposit not in session.deposits and deposit not in await self._rest.pending_deposits():
+            if time.monotonic() >= end:
+                return False
+            await asyncio.sleep(0.5)
+        return True

@@ -63,7 +63,7 @@ async def _help(signal: SignedTx, delivery: Delivery, session: Session, client: 
     now = time.monotonic()
     action = delivery.next(now, seen)
     if action is not Action.NOTHING:
-        lost = [] if action is Action.SEND else _lost_with_inputs(signal, session)
+        lost = [] if action is Action.SEND else lost_with_inputs(signal, session)
         _LOG.info("sending signal %s again, and %d lost transactions of peers", signal.id, len(lost))
         await _send(client, [signal.cbor, *lost])
     if delivery.offer_side_load(now):
@@ -82,7 +82,7 @@ async def _observe(signal: SignedTx, rest: Rest) -> Observation:
     return Observation(present, await rest.last_seen() if present else "")
 
 
-def _lost_with_inputs(signal: SignedTx, session: Session) -> list[str]:
+def lost_with_inputs(signal: SignedTx, session: Session) -> list[str]:
     """Peers' refused transactions that the confirmed state could still take."""
     found: list[str] = []
     for identifier, cbor in session.lost.items():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fednode import reports
 from fednode.errors import ConfigError, HeadError
 from fednode.hydra.fields import Fields
+from fednode.hydra.sender import lost_with_inputs
 from fednode.hydra.session import Session
 from fednode.hydra.settings import endpoints
 from fednode.hydra.utxo import parse_utxo
@@ -202,7 +203,19 @@ def test_refused_transactions() -> None:
     found = feed(session, [node.event("TxInvalid", **refused)], node)
     assert found == [reports.TransactionRefused(1.0, signal.id, "BadInputsUTxO")]
     assert session.lost == {signal.id: bytes.fromhex(signal.cbor)}
-    feed(session, [node.snapshot([signal])], node)
+    assert lost_with_inputs(node.signal(ADA, content(0)), session) == [signal.cbor]
+    assert lost_with_inputs(signal, session) == [], "the own one is sent anyway"
+    other = node.signal(BO, content(1))
+    feed(session, [node.snapshot([other])], node)
+    assert lost_with_inputs(node.signal(ADA, content(0)), session) == [], "its inputs are spent"
+
+
+def test_a_confirmed_transaction_is_not_lost() -> None:
+    node = funded()
+    session, _ = connected(node)
+    signal = node.signal(BO, content(0))
+    refused = {"transaction": {"cborHex": signal.cbor}, "utxo": {}, "validationError": {"reason": "BadInputsUTxO"}}
+    feed(session, [node.event("TxInvalid", **refused), node.snapshot([signal])], node)
     assert session.lost == {}
     assert feed(session, [node.event("TxInvalid", **refused)], node) == [], "refused again after it was confirmed"
     _, found = connected(node)
