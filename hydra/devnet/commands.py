@@ -164,6 +164,9 @@ def read_envelope(value: object) -> bytes:
     if not isinstance(cbor, str):
         raise InputError("a transaction is an object with the key cborHex")
     try:
-        return bytes.fromhex(cbor)
+        raw = bytes.fromhex(cbor)
     except ValueError:
-        raise InputError("cborHex is not hexadecimal") from None
+        raw = b""
+    if not raw or 2 * len(raw) != len(cbor):  # fromhex skips white space
+        raise InputError("cborHex is not hexadecimal")
+    return raw

@@ -50,7 +50,7 @@ class Network:
             if before != world.cut:
                 self._tell_connections(before, connected)
             for party in world.parties:
-                if before & ~world.cut >> party.index & 1:
+                if (before & ~world.cut) >> party.index & 1:
                     self._release(party.index)
         if world.quorum():
             self._send_waiting()
