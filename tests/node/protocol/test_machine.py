@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -14,10 +15,13 @@ from fednode.node.protocol import events as e
 from .simulation import Site, World, check_all, foreign, new_world, repeat, settle
 
 which = st.integers(0, 2)
+before = st.integers(0, 60)
+"""Steps of ordinary life, in any order, before a rule disturbs it: so that every point of a run is disturbed."""
+seeds = st.integers(0, 2**32)
 
 
 class Run(RuleBasedStateMachine):
-    """Three nodes, two or three rounds."""
+    """Two or three nodes, up to three rounds."""
 
     world: World
     sites: list[Site]
@@ -29,48 +33,35 @@ class Run(RuleBasedStateMachine):
     def site(self, index: int) -> Site:
         return self.sites[index % len(self.sites)]
 
-    @rule(index=which, count=st.integers(1, 6))
-    def deliver(self, index: int, count: int) -> None:
-        for _ in range(count):
-            self.site(index).deliver()
-
-    @rule(index=which, pick=st.integers(0, 5))
-    def perform(self, index: int, pick: int) -> None:
-        """Start a wanted command; it may be one that is under way already."""
-        site = self.site(index)
-        wanted = [] if site.done() else site.wanted()
-        if wanted:
-            site.perform(wanted[pick % len(wanted)])
-
-    @rule(index=which, steps=st.integers(1, 12))
-    def go_on(self, index: int, steps: int) -> None:
-        """A stretch of orderly life, so that deep rounds are reached."""
-        site = self.site(index)
+    @rule(steps=st.integers(0, 120), seed=seeds)
+    def live(self, steps: int, seed: int) -> None:
+        """Reports arrive, commands are performed (also twice), snapshots are made: in any order and at any pace."""
+        order = random.Random(seed)
         for _ in range(steps):
-            while site.deliver():
-                pass
-            for command in [] if site.done() else site.wanted():
-                site.perform(command)
+            site, choice = order.choice(self.sites), order.random()
+            if choice < 0.5:
+                site.deliver()
+            elif choice < 0.9:
+                wanted = [] if site.done() else site.wanted()
+                if wanted:
+                    site.perform(order.choice(wanted))
+            else:
+                waiting = [x.tx for x in self.world.waiting.values()]
+                self.world.confirm(order.sample(waiting, order.randint(0, len(waiting))), site.node.now)
 
-    @rule(indices=st.permutations(range(3)), split=st.integers(1, 3))
-    def confirm(self, indices: list[int], split: int) -> None:
-        """Snapshots of what was sent, in any order of the senders."""
-        waiting = [x.tx for x in self.world.waiting.values()]
-        waiting.sort(key=lambda tx: indices[[s.me for s in self.sites].index(tx.sender or self.sites[0].me)])
-        for start in range(0, len(waiting), split):
-            self.world.confirm(waiting[start : start + split], self.sites[0].node.now)
-
-    @rule(index=which, pick=st.integers(0, 200))
-    def stale(self, index: int, pick: int) -> None:
+    @rule(index=which, pick=st.integers(0, 200), steps=before, seed=seeds)
+    def stale(self, index: int, pick: int, steps: int, seed: int) -> None:
         """Something that this process was told before comes once more."""
+        self.live(steps, seed)
         site = self.site(index)
         if site.seen:
             event = site.seen[pick % len(site.seen)]
             site.node.take(event)
 
-    @rule(index=which)
-    def replay_from_start(self, index: int) -> None:
+    @rule(index=which, steps=before, seed=seeds)
+    def replay_from_start(self, index: int, steps: int, seed: int) -> None:
         """The node's whole history again, as after a reconnect."""
+        self.live(steps, seed)
         site = self.site(index)
         if not any(isinstance(x, r.SnapshotsSynced) for x in site.inbox):
             site.node.take(r.HeadUnreachable(site.node.now, "gone"))
@@ -78,17 +69,19 @@ class Run(RuleBasedStateMachine):
             site.inbox += [r.HeadConnected(site.node.now, self.world.status, None, True, "2.3.0"), *self.world.log]
             site.read = len(self.world.log)
 
-    @rule(index=which, after_effect=st.booleans())
-    def crash(self, index: int, after_effect: bool) -> None:
+    @rule(index=which, after_effect=st.booleans(), steps=before, seed=seeds)
+    def crash(self, index: int, after_effect: bool, steps: int, seed: int) -> None:
         """Killed: events not yet journalled are lost, whether their effects happened or not."""
+        self.live(steps, seed)
         site = self.site(index)
         if after_effect and not site.done():
             for command in site.wanted():
                 site.perform(command)
         site.start()
 
-    @rule(index=which, back=st.integers(1, 40))
-    def restore_backup(self, index: int, back: int) -> None:
+    @rule(index=which, back=st.integers(1, 40), steps=before, seed=seeds)
+    def restore_backup(self, index: int, back: int, steps: int, seed: int) -> None:
+        self.live(steps, seed)
         site = self.site(index)
         site.start(keep=max(0, len(site.node.journal) - back))
 
@@ -128,7 +121,7 @@ class Run(RuleBasedStateMachine):
 TestRun = Run.TestCase
 TestRun.settings = settings(
     max_examples=int(os.environ.get("FEDNODE_EXAMPLES", "40")),
-    stateful_step_count=50,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
