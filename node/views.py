@@ -11,9 +11,9 @@ from fednode.node.protocol import pending as c
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.outcome import unfunded
-from fednode.node.protocol.pending import pending
+from fednode.node.protocol.pending import closing, pending
 from fednode.node.protocol.state import State, waiting_for
-from fednode.types import Digest, PartyName, PhasePolicy, phase_of
+from fednode.types import Digest, HeadStatus, PartyName, PhasePolicy, phase_of
 
 _WORDS: dict[type, str] = {
     c.InitHead: "opening the head",
@@ -126,24 +126,29 @@ def word(state: State) -> str:
             return name
     if not state.head.replayed:
         return "waiting for the hydra-node"
+    if state.head.status is HeadStatus.CLOSED:
+        return "contestation period"
     return "waiting"
+
+
+def absent(state: State) -> tuple[PartyName, ...]:
+    """The peers that the node waits for now: their deposits, or their signals and objects of the current round."""
+    if state.goal == "open":
+        return tuple(p for p in unfunded(state) if p != state.rules.me)
+    if state.goal == "run" and not closing(state):
+        return waiting_for(state)
+    return ()
 
 
 def status(view: History, *, pid: int | None) -> dict[str, object]:
     """The JSON of `fednode status`. `pid` is the running daemon's, None where none runs."""
     state, rules = view.state, view.state.rules
-    if state.goal == "open":
-        waits = tuple(p for p in unfunded(state) if p != rules.me)
-    elif state.goal == "run" and state.paid is None and not state.certified:
-        waits = waiting_for(state)
-    else:
-        waits = ()
     return {
         "party": rules.me,
         "state": word(state) if pid is not None or state.paid is not None else f"stopped ({word(state)})",
         "round": min(state.round, rules.rounds),
         "rounds": rules.rounds,
-        "waiting_for": list(waits),
+        "waiting_for": list(absent(state)),
         "waiting_since": state.work.final_at or None,
         "pid": pid,
         "run_id": state.run,

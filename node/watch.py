@@ -12,10 +12,9 @@ from typing import Literal, TextIO
 from fednode.errors import FednodeError
 from fednode.node.protocol import facts as f
 from fednode.node.protocol.facts import Fact
-from fednode.node.protocol.outcome import unfunded
 from fednode.node.protocol.pending import Command
-from fednode.node.protocol.state import State, waiting_for
-from fednode.node.views import word
+from fednode.node.protocol.state import State
+from fednode.node.views import absent, word
 from fednode.types import SIGNAL_LOVELACE
 
 Style = Literal["plain", "json", "none"]
@@ -76,10 +75,10 @@ class Talk:
             state = self.state
             shown |= {
                 "party": state.rules.me,
-                "round": min(state.round, state.rules.rounds + 1),
+                "round": min(state.round, state.rules.rounds),
                 "rounds": state.rules.rounds,
                 "state": word(state),
-                "waiting_for": list(waiting_for(state)) if state.goal == "run" else list(unfunded(state)),
+                "waiting_for": list(absent(state)),
             }
         return json.dumps(shown)
 

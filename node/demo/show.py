@@ -13,6 +13,10 @@ from rich.live import Live
 from rich.table import Table
 
 
+COLUMNS = (("party", 6), ("round", 5), ("state", 12), ("step", 5), ("loss", 6), ("waits for", 10), ("last", 20))
+"""Heading and least width."""
+
+
 @dataclass(slots=True)
 class PartyLine:
     state: str = "starting"
@@ -39,7 +43,7 @@ class Show:
 
     def __enter__(self) -> Show:
         if sys.stderr.isatty() and not self.quiet:
-            self._live = Live(self._table(), console=self._console, refresh_per_second=4)
+            self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
@@ -85,8 +89,8 @@ class Show:
 
     def _table(self) -> Table:
         table = Table(title=self.title, title_justify="left", box=None, pad_edge=False)
-        for heading in ("party", "round", "state", "step", "loss", "waits for", "last"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        for heading, width in COLUMNS:
+            table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=width)
         for party, line in self.lines.items():
             table.add_row(party, line.round, line.state, line.step, line.loss, line.waiting, line.text)
         return table
