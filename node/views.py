@@ -12,7 +12,7 @@ from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.outcome import unfunded
 from fednode.node.protocol.pending import closing, pending
-from fednode.node.protocol.state import State, waiting_for
+from fednode.node.protocol.state import State, waiting_for, waiting_since
 from fednode.types import Digest, HeadStatus, PartyName, PhasePolicy, phase_of
 
 _WORDS: dict[type, str] = {
@@ -149,7 +149,7 @@ def status(view: History, *, pid: int | None) -> dict[str, object]:
         "round": min(state.round, rules.rounds),
         "rounds": rules.rounds,
         "waiting_for": list(absent(state)),
-        "waiting_since": state.work.final_at or None,
+        "waiting_since": (waiting_since(state) or None) if absent(state) else None,
         "pid": pid,
         "run_id": state.run,
         "digest": state.base,

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-
 COLUMNS = (("party", 6), ("round", 5), ("state", 12), ("step", 5), ("loss", 6), ("waits for", 10), ("last", 20))
 """Heading and least width."""
 

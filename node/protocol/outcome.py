@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fednode.errors import Diverged, FednodeError, HeadError, PeerFault
 from fednode.node.protocol.state import State
-from fednode.types import HeadStatus
+from fednode.types import HeadStatus, PartyName
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def ended(state: State) -> Ended | None:
     return None
 
 
-def unfunded(state: State) -> tuple[str, ...]:
+def unfunded(state: State) -> tuple[PartyName, ...]:
     """Parties whose agreed deposit is not yet in the head, in agreement order."""
     return tuple(p for p in state.rules.parties if state.head.funded(p) < state.rules.deposit)
 
