@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from fednode.errors import ConfigError
+from fednode.errors import ConfigError, JournalError
 from fednode.hydra.devnet import views, wire
 from fednode.hydra.devnet.chainside import ChainSide
 from fednode.hydra.devnet.clients import Client, Clients
@@ -107,7 +108,8 @@ class Node:
         try:
             await self._greet(socket, client, history=query.get("history") == "yes", with_utxo=with_utxo)
             await self._converse(socket, client)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, asyncio.CancelledError):
+            # Cancelled only when serving ends and this client does not answer the close: the task is over either way.
             pass
         finally:
             self._clients.remove(client)
@@ -164,7 +166,8 @@ async def serve(
 ) -> None:
     """Serve every party's API until cancelled; `ready` is called once all ports answer.
 
-    ConfigError where a port is in use, a key file is missing, or another process serves the same folder.
+    ConfigError where a port is in use or another process serves the same folder, KeyFileError where a key is missing,
+    JournalError where the state cannot be written.
     """
     sockets = _bind(settings)
     scheduler = LoopScheduler()
@@ -189,6 +192,11 @@ async def serve(
         if ready is not None:
             ready()
         await scheduler.failed
+    except sqlite3.Error as error:
+        raise JournalError(
+            f"{settings.state / 'state.sqlite3'} cannot be read or written: {error}",
+            hint="make room on the disk and start again: nothing that was said is lost",
+        ) from error
     finally:
         scheduler.failed.cancel()
         await asyncio.gather(*(server.shutdown() for server in servers), return_exceptions=True)
@@ -238,6 +246,7 @@ def _server(application: Starlette) -> uvicorn.Server:
     config = uvicorn.Config(
         application,
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         ws="websockets-sansio",

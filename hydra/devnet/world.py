@@ -192,10 +192,10 @@ class World:
         document = cast("dict[str, object] | None", self.store.read("head"))
         if document is None:
             return Head()
-        fields = dict(document)
-        fields["status"] = Status(cast("str", fields["status"]))
-        fields["order"] = tuple(cast("list[int]", fields["order"]))
-        head = Head(**fields)  # type: ignore[arg-type]  # written by save_head, field by field
+        head = Head()
+        for name in _HEAD_FIELDS:
+            setattr(head, name, document[name])
+        head.status, head.order = Status(head.status), tuple(head.order)
         head.snapshot, head.commit = self.store.utxo("snapshot"), self.store.utxo("commit")
         head.local = head.base()
         for tx in self.store.pending():

@@ -267,7 +267,7 @@ def serving() -> Callable[..., Any]:
     """`async with serving(settings, faults)`: served until the block ends; what `serve` raises is raised."""
 
     @asynccontextmanager
-    async def run(settings: DevnetSettings, faults: Faults | None = None) -> AsyncIterator[None]:
+    async def run(settings: DevnetSettings, faults: Faults | None = None) -> AsyncIterator[asyncio.Task[None]]:
         ready = asyncio.Event()
         task = asyncio.create_task(serve(settings, ready=ready.set, faults=faults))
         waiting = asyncio.create_task(ready.wait())
@@ -276,7 +276,7 @@ def serving() -> Callable[..., Any]:
             waiting.cancel()
             task.result()
         try:
-            yield
+            yield task
         finally:
             task.cancel()
             await asyncio.wait({task})

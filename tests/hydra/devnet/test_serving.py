@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sqlite3
 
 import httpx
 import pytest
 import websockets
 
-from fednode.errors import ConfigError
+from fednode.errors import ConfigError, JournalError
 from fednode.hydra.devnet import create, load
+from fednode.hydra.devnet.clients import QUEUE, Client
+from fednode.hydra.devnet.store import Store
 
 ADA = 1_000_000
 
@@ -270,3 +273,27 @@ def test_settings_are_kept_and_checked(tmp_path):
         create(tmp_path / "other", ["a", "a"])
     with pytest.raises(ConfigError, match="cannot be the name"):
         create(tmp_path / "other", ["../a"])
+
+
+async def test_a_client_that_does_not_read_is_cut_off_not_kept_in_memory():
+    client = Client(0, with_utxo=True, address=None)
+    client.push("first")
+    assert await client.next() == "first"
+    for _ in range(QUEUE + 5):
+        client.push("more")
+    assert await client.next() is None
+
+
+async def test_a_state_that_cannot_be_written_ends_the_serving(tmp_path, serving, make_peer, monkeypatch):
+    settings = create(tmp_path, ["alice"])
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with serving(settings) as task:
+        peer = await make_peer(settings, 0).connect()
+        await peer.synced()
+        monkeypatch.setattr(Store, "write", full)
+        await peer.send("Init")
+        with pytest.raises(JournalError, match=r"state\.sqlite3"):
+            await task
