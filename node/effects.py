@@ -205,6 +205,7 @@ class Effects:
 
     async def store_signal(self, command: c.StoreSignal, state: State) -> e.Event:
         assert state.work.signal is not None
+        self.folder.create()
         path = self.folder.signal(command.round)
         write_atomic(path, bytes.fromhex(state.work.signal.cbor))
         me = state.rules.me
@@ -230,6 +231,7 @@ class Effects:
     async def store_transcript(self, command: c.StoreTranscript, state: State) -> e.Event:
         accepted = {s.tx for signals in state.transcript.rounds for s in signals.values()}
         data = b"".join(bytes.fromhex(cbor) for tx, cbor in self.confirmed() if tx in accepted)
+        self.folder.create()
         write_atomic(self.folder.transcript, data)
         me = state.rules.me
         await self.buckets[me].put(self.key(me, "transcript.cborseq"), self.folder.transcript)

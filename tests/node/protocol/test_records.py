@@ -6,7 +6,7 @@ import json
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fednode.errors import JournalError
@@ -24,9 +24,9 @@ def test_every_fact_is_the_same_after_the_journal(kind: type) -> None:
     @settings(max_examples=25, deadline=None)
     @given(st.from_type(kind))
     def same(fact: Any) -> None:
+        assume("nan" not in repr(fact))  # a NaN is never equal to itself, and no clock gives one
         name, body = to_record(fact)
-        again = from_record(name, json.loads(json.dumps(body)))
-        assert repr(again) == repr(fact)  # not ==: a NaN is never equal
+        assert from_record(name, json.loads(json.dumps(body))) == fact
 
     same()
 

@@ -226,6 +226,13 @@ def test_content_that_does_not_fit_its_round_is_a_fault(what: Any) -> None:
     assert [x.kind for x in node.state.faults] == ["signal-rules"]
 
 
+def test_a_snapshot_that_was_noted_is_no_news() -> None:
+    node = ready(1)
+    report = r.SnapshotConfirmed(node.now, node.snapshot + 1, (node.peer_signal(BERT),))
+    assert kinds(node.take(report)) == ["SnapshotNoted"]
+    assert node.take(report, r.SnapshotConfirmed(node.now, 1, ())) == ()
+
+
 def test_unlabelled_transactions_and_strangers_are_only_counted() -> None:
     node = ready(1)
     node.confirm(

@@ -1,0 +1,209 @@
+"""Killed anywhere, restored from any backup: the same digests as without, and one signal per party and round."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fednode.errors import Conflict
+from fednode.node.protocol import pending as c
+from fednode.node.protocol.pending import Command
+from fednode.node.protocol.state import State
+from fednode.types import Digest, HeadStatus
+
+from .party import RUN, Crash, Party, build, open_head, scratch
+from .world import LoopClock, run_virtual
+
+
+class Fuse:
+    """Raises Crash when it is reached for the n-th time, once."""
+
+    def __init__(self, number: int, moment: str) -> None:
+        self.left, self.moment = number, moment
+
+    def reach(self, moment: str, command: Command | None = None) -> None:
+        if moment == self.moment:
+            self.left -= 1
+            if self.left == 0:
+                raise Crash(f"{moment} {command}")
+
+
+def whole_run(arm: Callable[[int, Party], None]) -> tuple[tuple[Digest, ...], list[Party]]:
+    """Open a head and run it to the end, restarting whoever crashes; `arm` plants the crashes beforehand."""
+
+    async def story(root: Path) -> tuple[tuple[Digest, ...], list[Party]]:
+        parties = build(root)
+        for index, party in enumerate(parties):
+            arm(index, party)
+        await asyncio.gather(*(party.work_through_crashes("open") for party in parties))
+        states = await asyncio.gather(*(party.work_through_crashes() for party in parties))
+        check(parties, list(states))
+        return states[0].digests, parties
+
+    with scratch() as root:
+        return run_virtual(story(root))
+
+
+def check(parties: list[Party], states: list[State]) -> None:
+    ledger = parties[0].ledger
+    assert len({state.digests for state in states}) == 1
+    assert {key: len(ids) for key, ids in ledger.sent.items()} == {
+        (p.me, number, RUN): 1 for p in parties for number in range(4)
+    }
+    assert set(ledger.deposits.values()) == {p.me for p in parties}
+    assert ledger.status is HeadStatus.FINALIZED
+    for party, state in zip(parties, states, strict=True):
+        assert party.state() == state
+        assert state.faults == ()
+        assert f"{party.me}/{RUN}/transcript.cborseq" in party.bucket.stored
+
+
+UNDISTURBED = whole_run(lambda index, party: None)[0]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_any_write_of_the_journal(moment: str) -> None:
+    number = 0
+    fuses: list[Fuse] = []
+
+    def arm(index: int, party: Party) -> None:
+        fuses.append(Fuse(number, moment))
+        party.journal.hook = fuses[-1].reach
+
+    while all(fuse.left <= 0 for fuse in fuses):
+        fuses.clear()
+        number += 1
+        assert whole_run(arm)[0] == UNDISTURBED
+    assert number > 20
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("together", [True, False], ids=["all", "one"])
+def test_killed_at_any_effect(moment: str, together: bool) -> None:
+    number = 0
+    fuses: list[Fuse] = []
+
+    def arm(index: int, party: Party) -> None:
+        if together or index == number % 3:
+            fuses.append(Fuse(number, moment))
+            party.hook = fuses[-1].reach
+
+    while all(fuse.left <= 0 for fuse in fuses):
+        fuses.clear()
+        number += 1
+        assert whole_run(arm)[0] == UNDISTURBED
+    assert number > 20
+
+
+def test_killed_at_every_effect_of_one_run() -> None:
+    """Each start survives one effect more than the last: nothing makes progress twice."""
+
+    def arm(index: int, party: Party) -> None:
+        seen: set[str] = set()
+
+        def hook(moment: str, command: Command) -> None:
+            if moment == "after" and str(command) not in seen and not isinstance(command, c.CloseHead | c.Fanout):
+                seen.add(str(command))
+                raise Crash(str(command))
+
+        party.hook = hook
+
+    digests, parties = whole_run(arm)
+    assert digests == UNDISTURBED
+    assert all(len(party.trainer.trained) == 4 for party in parties)  # each round once more: killed before its fact
+
+
+# Old backups ---------------------------------------------------------------------------------------------------------
+
+
+async def interrupted(parties: list[Party], journalled: int) -> list[asyncio.Task[State]]:
+    """Anna is stopped once her journal holds so many facts; the others go on."""
+    anna = parties[0]
+    fuse = asyncio.Event()
+    anna.journal.hook = lambda moment: fuse.set() if len(anna.journal.records) >= journalled else None
+    working = [asyncio.ensure_future(party.work()) for party in parties]
+    stopped = asyncio.ensure_future(fuse.wait())
+    await asyncio.wait({working[0], stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    working[0].cancel()
+    await asyncio.gather(working[0], stopped, return_exceptions=True)
+    anna.journal.hook = lambda moment: None
+    await asyncio.sleep(40)
+    return working[1:]
+
+
+def restored(journalled: int, spoil: Callable[[Party, int], None]) -> tuple[Digest, ...]:
+    """Anna is stopped, her home is spoilt, and she starts again; returns the digests of the finished run."""
+
+    async def story(root: Path) -> tuple[Digest, ...]:
+        parties = build(root)
+        await open_head(parties)
+        opened = len(parties[0].journal.records)
+        others = await interrupted(parties, opened + journalled)
+        spoil(parties[0], opened)
+        states = [await parties[0].work(), *await asyncio.gather(*others)]
+        check(parties, states)
+        return states[0].digests
+
+    with scratch() as root:
+        return run_virtual(story(root))
+
+
+@pytest.mark.parametrize("back", [1, 3, 8, 20, 1000])
+def test_an_older_journal_adopts_its_own_signals_and_never_signs_again(back: int) -> None:
+    """Only the journal is old; of the adapters in the run's folder those that it needs may be gone."""
+
+    def spoil(anna: Party, opened: int) -> None:
+        del anna.journal.records[max(opened, len(anna.journal.records) - back) :]
+
+    for journalled in range(4, 50, 3):
+        assert restored(journalled, spoil) == UNDISTURBED
+
+
+@pytest.mark.parametrize("back", [3, 20])
+def test_an_older_home_comes_back_without_its_folder(back: int) -> None:
+    """A lost bundle changes what is trained next, for all alike. What cannot be had again is an own object that nobody
+    has yet: then the node stops and says so."""
+
+    def spoil(anna: Party, opened: int) -> None:
+        del anna.journal.records[max(opened, len(anna.journal.records) - back) :]
+        shutil.rmtree(anna.root / "runs", ignore_errors=True)
+
+    ends: list[object] = []
+    for journalled in range(4, 50, 3):
+        try:
+            ends.append(restored(journalled, spoil))
+        except Conflict as stopped:
+            ends.append(stopped.message)
+    assert sum(isinstance(end, tuple) for end in ends) >= 8
+    assert all("can no longer be published" in end for end in ends if isinstance(end, str))
+
+
+def test_a_run_that_ended_without_this_node_is_recomputed_from_the_buckets() -> None:
+    """Anna sends her last signal, is lost, and comes back with a new journal when the head has been paid out."""
+
+    def spoil(anna: Party, opened: int) -> None:
+        del anna.journal.records[opened:]
+        shutil.rmtree(anna.root / "runs")
+
+    async def story(root: Path) -> None:
+        parties = build(root)
+        await open_head(parties)
+        opened = len(parties[0].journal.records)
+        whole = await asyncio.gather(*(party.work() for party in parties))
+        spoil(parties[0], opened)
+        trained = list(parties[0].trainer.trained)
+        started = LoopClock().now()
+        state = await parties[0].work()
+        assert state.digests == whole[0].digests
+        assert state.certified
+        assert parties[0].trainer.trained == trained
+        assert LoopClock().now() - started < 60
+        check(parties, [state, *whole[1:]])
+
+    with scratch() as root:
+        run_virtual(story(root))
