@@ -68,7 +68,11 @@ class HydraHead:
         """Deposit the whole funding output. FundsError where it is not set or the node refuses it."""
         lovelace = self._settings.deposit
         reference, coin = funding_coin(self._settings.funding, self._me.address, lovelace)
-        return sign_draft(await self._rest.draft_commit(reference, coin), reference, self._settings.funds_key)
+        try:
+            draft = await self._rest.draft_commit(reference, coin)
+        except FundsError as error:
+            raise self._unfunded(error) from None
+        return sign_draft(draft, reference, self._settings.funds_key)
 
     async def submit_deposit(self, deposit: SignedTx) -> None:
         """Put it on layer 1; again is harmless. FundsError where its inputs do not exist."""
@@ -76,7 +80,16 @@ class HydraHead:
             await self._rest.submit(deposit.cbor)
         except FundsError as error:
             if not any(words in error.message for words in _SPENT) or not await self._is_on_layer_1(deposit.id):
-                raise
+                raise self._unfunded(error) from None
+
+    def _unfunded(self, error: FundsError) -> FundsError:
+        """What the node says of the deposit, in the terms of the one who has to mend it."""
+        settings = self._settings
+        return FundsError(
+            f"no deposit can be made from {settings.funding}: expected an unspent output of exactly {settings.deposit} "
+            f"lovelace at {self._me.address} on layer 1, and fuel at the node; {error.message[:600]}",
+            hint="pay exactly that sum to the address in one output, name it in fednode.toml: [head] funding",
+        )
 
     def build_signal(self, content: SignalContent) -> SignedTx:
         """Sign a signal over all own outputs of the newest confirmed state.

@@ -186,8 +186,10 @@ def export(site: Site, folder: Path, round_number: int | None, *, merge: bool) -
     from fednode.training.export import export as write
 
     state = replay(site)
+    if not state.digests:
+        raise ConfigError(f"no adapter of run {site.rules.run} is in this home yet", hint="`fednode run` makes them")
     number = len(state.digests) - 1 if round_number is None else round_number
-    path = site.folder.state(max(number, 0))
+    path = site.folder.state(number)
     if not 0 <= number < len(state.digests) or not path.exists():
         have = ", ".join(str(int(p.stem)) for p in sorted(path.parent.glob("*.safetensors"))) or "none"
         raise ConfigError(f"S_{number} of run {site.rules.run} is not in this home", hint=f"adapters here: {have}")

@@ -12,7 +12,7 @@ from fednode.node import views
 from fednode.node.agreement import Agreement, CheckAddress, load_agreement
 from fednode.node.config import Settings, load_settings
 from fednode.node.home import Home
-from fednode.node.journal import open_reader
+from fednode.node.journal import NothingWritten, open_reader
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact, RunBound, SnapshotNoted
 from fednode.node.protocol.outcome import unfunded
@@ -82,10 +82,13 @@ def _rules(settings: Settings, agreement: Agreement) -> Rules:
 
 
 def read_facts(home: Home) -> Iterator[Fact]:
-    """Every fact in the journal; none where there is no journal yet."""
+    """Every fact in the journal; none where nothing was written yet."""
     if not home.journal.exists():
         return
-    reader = open_reader(home.journal)
+    try:
+        reader = open_reader(home.journal)
+    except NothingWritten:
+        return
     try:
         for _, kind, body in reader.read():
             yield from_record(kind, body)
@@ -124,11 +127,17 @@ def read_history(site: Site) -> views.History:
     return views.history(initial(site.rules), read_facts(site.home), site.agreement.training.phase)
 
 
-def require_head(site: Site) -> None:
-    """HeadError unless init-head has bound this home to a head and brought the own deposit in."""
+def require_head(site: Site) -> State:
+    """The journal's state; HeadError unless init-head has bound this home to a head."""
     state = replay(site)
     if state.head.id is None:
         raise HeadError("this home has no open head yet", hint="run `fednode init-head --peers peers.toml` first")
+    return state
+
+
+def require_deposit(site: Site) -> None:
+    """HeadError unless init-head has bound this home to a head and brought the own deposit in."""
+    state = require_head(site)
     if state.paid is None and site.rules.me in unfunded(state):
         raise HeadError(
             f"the own deposit of {site.rules.deposit / 1e6:.6g} ADA is not in head {state.head.id}",

@@ -98,7 +98,10 @@ def devnet(
     contestation_period: Annotated[
         int, typer.Option("--contestation-period", metavar="S", min=1, help="Seconds to contest a close.")
     ] = 2,
-    fund: Annotated[int, typer.Option("--fund", metavar="ADA", min=10, help="What each party owns on layer 1.")] = 100,
+    fund: Annotated[
+        int | None,
+        typer.Option("--fund", metavar="ADA", min=10, help="What each party owns. [default: the least deposit]"),
+    ] = None,
 ) -> Result | None:
     """Serve the embedded head: hydra-node's API for N parties over a simulated layer 1, on loopback.
 
@@ -109,7 +112,9 @@ def devnet(
 
     Exit status: 0 stopped, 2 usage, 3 configuration (a port in use), 1 failed.
     """
-    settings = app.devnet_settings(directory, parties, contestation_period_s=contestation_period, fund_ada=fund)
+    settings = app.devnet_settings(
+        directory, parties, contestation_period_s=contestation_period, fund_ada=fund or max(10, 3 * parties)
+    )
 
     def ready() -> None:
         data = {"parties": {p.name: {"url": p.url, "funding": p.funding} for p in settings.parties}}

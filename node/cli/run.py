@@ -37,7 +37,7 @@ def run(
     130 interrupted.
     """
     site = app.open_site(find_home(session.home), peers=peers, epochs=epochs)
-    site_of.require_head(site)
+    site_of.require_deposit(site)
     with site.home.lock():
         state = run_until_signal(app.work(site, "run", app.talk(quiet=session.quiet)))
     adapter = site.folder.state(site.rules.rounds)

@@ -34,6 +34,9 @@ def init(
     head_url: Annotated[
         str, typer.Option("--head-url", metavar="URL", help="Own hydra-node. [default: http://127.0.0.1:4001]")
     ] = "",
+    funding: Annotated[
+        str, typer.Option("--funding", metavar="TXID#IX", help="Output at the funds address to deposit from.")
+    ] = "",
     data: Annotated[str, typer.Option("--data", metavar="PATH", help="Own training data: file or folder.")] = "",
 ) -> Result:
     """Make the home of a party: keys, private settings, own card.
@@ -54,16 +57,20 @@ def init(
         network = network or session.ask("Network (embedded, devnet, preprod)", "embedded", flag="--network")
         head_url = head_url or session.ask("Own hydra-node", "http://127.0.0.1:4001", flag="--head-url")
         data = data or session.ask("Own training data (file or folder, - = later)", "-", flag="--data")
-    elif network or head_url or data:
-        session.note(f"{home.settings} exists and is kept: edit it to change network, head or data")
+    elif network or head_url or data or funding:
+        session.note(f"{home.settings} exists and is kept: edit it to change network, head, funding or data")
     path = str(Path(data).expanduser().absolute()) if data not in ("", "-") else ""
-    head = {key: value for key, value in (("network", network), ("url", head_url)) if value}
+    head = {key: value for key, value in (("network", network), ("url", head_url), ("funding", funding)) if value}
     made = setup.make_home(home, {"party": {"name": name}, "head": head, "data": {"path": path}})
     where = f" --home {session.home}" if session.home is not None else ""
     text = [f"{made.home}: home of {made.name}"]
     text += [f"  created  {item}" for item in made.created] + [f"  kept     {item}" for item in made.kept]
+    text.append(f"funds address: {made.address}")
+    if not funding:
+        text.append(
+            "  pay the agreed deposit to it in one output, and name that output in [head] funding of fednode.toml"
+        )
     text += [
-        f"funds address: {made.address}",
         f"next: fednode peers card{where} -o {made.name}.toml, and send it to the peers",
     ]
     return Result(made, text)
