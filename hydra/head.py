@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from fednode.errors import FundsError, HeadUnavailable
+from fednode.errors import FundsError, HeadError, HeadUnavailable
 from fednode.hydra import sender
 from fednode.hydra.client import Client
 from fednode.hydra.deposit import funding_coin, sign_draft
@@ -25,6 +25,8 @@ __all__ = ["HeadSettings", "HydraHead"]
 
 _SPENT: Final = ("BadInputs", "All inputs are spent")
 """What a layer-1 node says where inputs do not exist: never did, or were spent by this very transaction."""
+_LAPSED: Final = "OutsideValidityInterval"
+"""What it says of a transaction that came too late: drafts are valid for seconds."""
 _LAYER_1_SECONDS: Final = 120.0
 _LAYER_1_SECONDS_EMBEDDED: Final = 2.0
 """How long a transaction may be on its way into a block that the head's node sees."""
@@ -75,12 +77,17 @@ class HydraHead:
         return sign_draft(draft, reference, self._settings.funds_key)
 
     async def submit_deposit(self, deposit: SignedTx) -> None:
-        """Put it on layer 1; again is harmless. FundsError where its inputs do not exist."""
+        """Put it on layer 1; again is harmless. FundsError where its inputs do not exist, HeadError where it came too
+        late: it will never be on layer 1, and another one can be drafted."""
         try:
             await self._rest.submit(deposit.cbor)
         except FundsError as error:
-            if not any(words in error.message for words in _SPENT) or not await self._is_on_layer_1(deposit.id):
-                raise self._unfunded(error) from None
+            lapsed = _LAPSED in error.message
+            if (lapsed or any(words in error.message for words in _SPENT)) and await self._is_on_layer_1(deposit.id):
+                return
+            if lapsed:
+                raise HeadError(f"the deposit {deposit.id} came too late: {error.message[:600]}") from None
+            raise self._unfunded(error) from None
 
     def _unfunded(self, error: FundsError) -> FundsError:
         """What the node says of the deposit, in the terms of the one who has to mend it."""

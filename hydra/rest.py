@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,13 +144,20 @@ class Rest:
         where = f"{method} {path}"
         if status == 200:
             return parse_json(body, where)
-        text = body[:1500].decode(errors="replace").strip()
-        message = f"hydra-node {where}: status {status}, expected 200: {text}"
+        text = _reason_first(body)
+        message = f"hydra-node {where}: status {status}, expected 200: {text[:1500]}"
         if status >= 500 or status in (202, 429):
             raise HeadUnavailable(message)
         if any(tag in text for tag in _FUNDS_ERRORS):
             raise FundsError(message, hint="check the funding output and the fuel of the node")
         raise HeadError(message)
+
+
+def _reason_first(body: bytes) -> str:
+    """A refusal as text, with the reason before the transaction that it quotes: that one may be long."""
+    text = body.decode(errors="replace").strip()
+    found = re.search(r'"failureReason"\s*:\s*"(?:[^"\\]|\\.)*"', text)
+    return f"{found.group()} in {text}" if found else text
 
 
 def _seen_transactions(state: Fields) -> frozenset[str]:

@@ -2,7 +2,8 @@
 
 `FEDNODE_CRASH_AT` holds one name, such as `after-journal:Trained:3` or `before:Publish:3`; unset, nothing happens. A
 point stands before and after every journal write (`before-journal:FACT`, `after-journal:FACT`) and before and after
-every effect (`before:COMMAND`, `after:COMMAND`), with `:ROUND` where the fact or command has a round.
+every effect (`before:COMMAND`, `after:COMMAND`). Where the fact or command has a round, or a snapshot's number, `:3`
+chooses the one with that number, and the bare name the first that comes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _CHOSEN = os.environ.get(VARIABLE, "")
 
 def reach(where: str, things: Iterable[object]) -> None:
     """Die here if one of `things` (facts or commands) at `where` is the chosen point."""
-    if _CHOSEN and any(name(where, thing) == _CHOSEN for thing in things):
+    if _CHOSEN and any(_CHOSEN in names(where, thing) for thing in things):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def name(where: str, thing: object) -> str:
-    """The name of a point: where, what, and the round if it has one."""
-    round_number = getattr(thing, "round", None)
-    return f"{where}:{type(thing).__name__}" + ("" if round_number is None else f":{round_number}")
+def names(where: str, thing: object) -> tuple[str, str]:
+    """The names of a point: where and what, and the same with its round or snapshot number."""
+    bare = f"{where}:{type(thing).__name__}"
+    return bare, f"{bare}:{getattr(thing, 'round', getattr(thing, 'number', None))}"

@@ -102,9 +102,10 @@ class Daemon:
 
     async def _perform(self, command: Command) -> Event | None:
         reach("before", (command,))
-        event = await self._effects(command, self.state)
-        reach("after", (command,))
-        return event
+        try:
+            return await self._effects(command, self.state)
+        finally:
+            reach("after", (command,))  # also when it failed, or was cancelled because it had become true
 
     async def _listen(self) -> None:
         async for report in self._head.reports(self.state.head.snapshot):

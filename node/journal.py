@@ -35,6 +35,10 @@ Record = tuple[int, str, dict[str, object]]
 _Row = tuple[int, bytes, int | None, float | None, bytes, int]
 
 
+class NothingWritten(JournalError):
+    """There is a file, but no table: its writer was killed before the first record, or is just creating it."""
+
+
 class JournalReader:
     """Reads facts. Works beside a live writer and when none runs; see `open_reader`."""
 
@@ -167,7 +171,7 @@ class SqliteJournal(JournalReader):
 def open_reader(path: Path) -> JournalReader:
     """Open an existing journal to read, also while a daemon writes it. Changes nothing in it.
 
-    JournalError where it is missing, no journal, or of a newer format.
+    JournalError where it is missing, no journal, or of a newer format; NothingWritten where it holds nothing yet.
     """
     if not path.is_file():
         raise JournalError(f"{path} does not exist", hint="nothing has run in this home yet: see `fednode init-head`")
@@ -191,7 +195,7 @@ def _reading(path: Path, mode: str) -> sqlite3.Connection:
     )
     try:
         if _format(path, connection) == 0:
-            raise JournalError(f"{path} is empty", hint="nothing has run in this home yet: see `fednode init-head`")
+            raise NothingWritten(f"{path} is empty", hint="nothing has run in this home yet: see `fednode init-head`")
     except BaseException:
         connection.close()
         raise

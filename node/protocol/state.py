@@ -146,7 +146,9 @@ def initial(rules: Rules) -> State:
 
 
 def waiting_for(state: State) -> tuple[PartyName, ...]:
-    """The peers whose signal or object of the current round is missing, in agreement order."""
+    """The peers whose signal or object of the current round is missing, in agreement order; none after the last."""
+    if state.certified:
+        return ()
     signals = state.transcript.signals(state.round)
     objects = 0 < state.round <= state.rules.rounds
     return tuple(

@@ -1,0 +1,59 @@
+"""Real federations for the tests of this folder; its helper modules are importable under their own names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from federation import Federation
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    """Makes prepared federations; every process of theirs is gone when the test is over."""
+    made: list[Federation] = []
+
+    def make(name: str = "f", **options: object) -> Federation:
+        made.append(Federation.prepare(tmp_path / name, **options))  # type: ignore[arg-type]  # passed through
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.end()
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation of three with three rounds of `linear`, its head open and funded, nothing running: to be copied.
+
+    Only the first party ends the head: the others would wait a minute before they take over.
+    """
+    whole = Federation.prepare(tmp_path_factory.mktemp("opened") / "f", rounds=3, takeover_s=60.0)
+    try:
+        whole.open()
+    finally:
+        whole.end()
+    return whole.root
+
+
+@pytest.fixture
+def copy(opened: Path, tmp_path: Path) -> Iterator[Callable[..., Federation]]:
+    """Makes copies of the opened federation, each with ports of its own."""
+    made: list[Federation] = []
+
+    def make(name: str = "copy") -> Federation:
+        made.append(Federation.copy(opened, tmp_path / name))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            each.end()
