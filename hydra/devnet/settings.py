@@ -57,7 +57,7 @@ class DevnetSettings:
     """A block, and so a chain tick, every so many seconds."""
     slot_s: float = 0.3
     """Longer than a block, so that a draft deposit, valid for slots, lives 0.45 deposit periods on this short chain."""
-    hop_s: float = 0.005
+    hop_s: float = 0.001
     """What a message takes between two nodes."""
     max_utxo: int = 4095
     """Beyond it a snapshot request fails in silence, as from hydra-node 2.2 on."""
