@@ -113,6 +113,10 @@ def replay(site: Site) -> State:
     state = initial(site.rules)
     for fact in read_facts(site.home):
         state = evolve(state, fact)
+    return _belonging(site, state)
+
+
+def _belonging(site: Site, state: State) -> State:
     if state.binding not in (None, site.rules.binding):
         raise RunMismatch(
             f"{site.home.root} is bound to another agreement than {site.agreement.path}",
@@ -123,8 +127,9 @@ def replay(site: Site) -> State:
 
 def read_history(site: Site) -> views.History:
     """What `status` and `rounds` show."""
-    replay(site)
-    return views.history(initial(site.rules), read_facts(site.home), site.agreement.training.phase)
+    view = views.history(initial(site.rules), read_facts(site.home), site.agreement.training.phase)
+    _belonging(site, view.state)
+    return view
 
 
 def require_head(site: Site) -> State:
