@@ -6,6 +6,7 @@ Every report may come twice, late or in another order after a reconnect; the pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fednode.types import HeadId, HeadStatus, Lovelace, PartyName, Transaction, TxId
 
@@ -86,6 +87,31 @@ class SnapshotsSynced:
     number: int
 
 
+StallKind = Literal["unsigned", "unanswered", "unrequested"]
+"""A snapshot lacks signatures; one that the own node asked for does not come; nobody asks for one that is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStalled:
+    """No snapshot can be confirmed. Said again where the parties change."""
+
+    at: float
+    kind: StallKind
+    snapshot: int
+    """The one that is due."""
+    parties: tuple[PartyName, ...]
+    """unsigned: who has not signed; unanswered: the own party; unrequested: whose turn it is to ask for it."""
+    since: float
+    """Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResumed:
+    """What `HeadStalled` said is over."""
+
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class TransactionRefused:
     """TxInvalid for a transaction that no confirmed snapshot holds."""
@@ -132,6 +158,8 @@ HeadReport = (
     | DepositFailed
     | SnapshotConfirmed
     | SnapshotsSynced
+    | HeadStalled
+    | HeadResumed
     | TransactionRefused
     | HeadClosed
     | FanoutPossible

@@ -5,41 +5,56 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from fednode.errors import HeadError, HeadUnavailable
+from fednode.hydra.delivery import PATIENCE, PATIENCE_EMBEDDED
+from fednode.hydra.dial import MAX_MESSAGE, dial
 from fednode.hydra.messages import ClientInput
 from fednode.hydra.rest import Rest
 from fednode.hydra.session import Session
+from fednode.hydra.stall import StallDetector
 from fednode.hydra.wire import encode
-from fednode.reports import HeadReport, HeadUnreachable
+from fednode.reports import HeadReport, HeadUnreachable, SnapshotConfirmed
 from fednode.types import HeadStatus
 
 _LOG = logging.getLogger("fednode.head")
-MAX_MESSAGE: Final = 64 << 20
-"""Bytes. Refusals carry whole ledger states."""
 _TOO_BIG: Final = 1009
 """Websocket close code (RFC 6455) that our side sends for a message over the bound."""
 _PING_EVERY: Final = 20.0
 _PONG_WITHIN: Final = 40.0
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.2, 10.0
 _CATCH_UP_WITHIN: Final = 30.0
+_LOOK_WITHIN: Final = 10.0
+"""Seconds for a look at what hangs; meanwhile messages wait."""
 
 
 class Client:
     """One party's connection to its node. `run` is consumed by one task; `send` and `until` may be called by others."""
 
-    def __init__(self, websocket: str, rest: Rest, session: Session, parties: int) -> None:
+    def __init__(
+        self,
+        websocket: str,
+        rest: Rest,
+        session: Session,
+        parties: int,
+        stalls: StallDetector,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`websocket`: ws(s)://host:port; `parties`: number of parties in the agreement."""
         self._url = websocket
         self._rest = rest
         self._session = session
+        self._stalls = stalls
+        self._tls = tls
+        self._look_at = 0.0
         self._funding_snapshots = 64 + 8 * parties
         self._socket: ClientConnection | None = None
         self._changed = asyncio.Event()
@@ -93,17 +108,13 @@ class Client:
 
     async def _connection(self) -> AsyncGenerator[HeadReport]:
         history = await self._prepare()
-        url = f"{self._url}/?history={'yes' if history else 'no'}&snapshot-utxo=no"
-        # No pings of the library: the node answers none before it has sent its whole history.
-        async with connect(
-            url, max_size=MAX_MESSAGE, ping_interval=None, close_timeout=0.5, compression=None, proxy=None
-        ) as socket:
+        async with dial(self._url, self._tls, history=history, limit=MAX_MESSAGE) as socket:
             self._socket = socket
             keep_alive: asyncio.Task[None] | None = None
             try:
                 while not (self._session.behind and not history):
                     frame = await self._receive(socket)
-                    for report in await self._handle(frame):
+                    for report in await (self._look() if frame is None else self._handle(frame)):
                         yield report
                     if self._session.greeted and keep_alive is None:
                         keep_alive = asyncio.create_task(_keep_alive(socket))
@@ -128,9 +139,15 @@ class Client:
         snapshot = await self._rest.snapshot()
         return snapshot is not None and snapshot.number > self._session.reported + 1
 
-    async def _receive(self, socket: ClientConnection) -> str | bytes:
+    async def _receive(self, socket: ClientConnection) -> str | bytes | None:
+        """The next frame; None when it is time to look whether the head stands still."""
         if not self._session.behind:
-            return await socket.recv()
+            if not self._session.greeted:
+                return await socket.recv()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._look_at - time.monotonic())):
+                    return await socket.recv()
+            return None
         try:
             async with asyncio.timeout(_CATCH_UP_WITHIN):
                 return await socket.recv()
@@ -149,7 +166,32 @@ class Client:
             version = (await self._rest.head()).version
             reports += session.load(snapshot, version, time.time())
         self._notify()
+        if any(isinstance(report, SnapshotConfirmed) for report in reports):
+            self._look_at = time.monotonic() + self._patience / 2
+            resumed = self._stalls.moved(time.time())
+            reports += [resumed] if resumed else []
         return reports
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a snapshot may take."""
+        return PATIENCE_EMBEDDED if self._session.embedded else PATIENCE
+
+    async def _look(self) -> list[HeadReport]:
+        """Ask the node whether a snapshot hangs. What it cannot say now it says at the next look."""
+        self._look_at = time.monotonic() + self._patience / 2
+        if self._session.status is not HeadStatus.OPEN:
+            return []
+        try:
+            async with asyncio.timeout(_LOOK_WITHIN):
+                sighting = await self._rest.sighting()
+        except (HeadError, TimeoutError) as error:
+            _LOG.debug("cannot see whether the head stands still: %s", error)
+            return []
+        if sighting is None:
+            return []
+        found = self._stalls.look(time.monotonic(), time.time(), sighting, self._patience)
+        return [found] if found else []
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+PATIENCE: Final = 30.0
+"""Seconds that a snapshot may take before the node is asked what it lacks."""
+PATIENCE_EMBEDDED: Final = 5.0
 RESEND_ALL_EVERY: Final = 60.0
 """Seconds between two rounds of sending every pending signal again."""
 OFFER_SIDE_LOAD_AFTER: Final = 600.0
@@ -37,7 +40,7 @@ class Delivery:
     """The life of one signal between its first sending and its finality."""
 
     def __init__(self, now: float, *, embedded: bool) -> None:
-        self.patience: float = 5.0 if embedded else 30.0
+        self.patience: float = PATIENCE_EMBEDDED if embedded else PATIENCE
         """Seconds after which the node is asked, and without progress is helped."""
         self._started = self._changed = now
         self._progress = ""

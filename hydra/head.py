@@ -16,8 +16,9 @@ from fednode.hydra.judge import Judge
 from fednode.hydra.messages import Close, Fanout, Init
 from fednode.hydra.rest import Rest
 from fednode.hydra.session import Session
-from fednode.hydra.settings import HeadSettings, endpoints
+from fednode.hydra.settings import HeadSettings, endpoints, trust
 from fednode.hydra.signals import build_signal
+from fednode.hydra.stall import StallDetector
 from fednode.reports import HeadReport
 from fednode.types import HeadStatus, SignalContent, SignedTx, Transaction, TxId
 
@@ -41,7 +42,8 @@ class HydraHead:
         self._settings = settings
         self._me = settings.member
         self._judge = Judge(settings.members, settings.magic)
-        self._rest = Rest(http)
+        self._tls = trust(settings.url, settings.ca_file)
+        self._rest = Rest(http, self._tls)
         self._session: Session | None = None
         self._client: Client | None = None
         self._built: set[TxId] = set()
@@ -52,7 +54,9 @@ class HydraHead:
         HeadError where the node, its head or a lost snapshot makes going on wrong.
         """
         session = Session(self._settings, after)
-        client = Client(self._websocket, self._rest, session, len(self._settings.members))
+        members = self._settings.members
+        stalls = StallDetector(self._settings.me, {member.hydra_vkey: member.name for member in members})
+        client = Client(self._websocket, self._rest, session, len(members), stalls, self._tls)
         self._session, self._client = session, client
         async with aclosing(client.run()) as run:
             async for report in run:
@@ -61,6 +65,7 @@ class HydraHead:
     async def init(self) -> None:
         """Send Init where no head is open. HeadUnavailable while not connected or not in sync."""
         session, client = self._running()
+        self._refuse_where_read_only()
         if not session.in_sync:
             raise HeadUnavailable("hydra-node is not in sync with layer 1 yet")
         if session.status is HeadStatus.IDLE:
@@ -68,6 +73,7 @@ class HydraHead:
 
     async def draft_deposit(self) -> SignedTx:
         """Deposit the whole funding output. FundsError where it is not set or the node refuses it."""
+        self._refuse_where_read_only()
         lovelace = self._settings.deposit
         reference, coin = funding_coin(self._settings.funding, self._me.address, lovelace)
         try:
@@ -103,6 +109,7 @@ class HydraHead:
 
         HeadUnavailable while that state is not known, FundsError where it holds too little.
         """
+        self._refuse_where_read_only()
         session = self._session
         if session is None or not session.greeted or session.view.stale:
             raise HeadUnavailable("the head's confirmed state is not known yet")
@@ -120,6 +127,7 @@ class HydraHead:
     async def deliver(self, signal: SignedTx) -> None:
         """Send, and send again by protocol.md section 4, until cancelled."""
         session, client = self._running()
+        self._refuse_where_read_only()
         new = signal.id in self._built
         self._built.discard(signal.id)
         await sender.deliver(signal, session, client, self._rest, new=new)
@@ -135,6 +143,10 @@ class HydraHead:
     async def aclose(self) -> None:
         """Release the HTTP connections; `reports` ends with its task."""
         await self._rest.aclose()
+
+    def _refuse_where_read_only(self) -> None:
+        if self._settings.read_only:
+            raise HeadError("this connection only follows, closes and fans out: no Init, deposit or signal is sent")
 
     def _running(self) -> tuple[Session, Client]:
         if self._session is None or self._client is None:

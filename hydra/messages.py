@@ -19,6 +19,8 @@ class Greetings:
     version: str
     in_sync: bool
     environment: Environment | None
+    unconnected: tuple[str, ...] = ()
+    """host:port of the peers' nodes that the own node does not reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Environment:
     participants: tuple[str, ...]
     contestation_period: float
     deposit_period: float
+    configured_peers: tuple[str, ...] | None = None
+    """host:port of every node of the cluster, the own one included; None where the node does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,22 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkVersionMismatch:
+    """A peer's node speaks another network protocol: it is of another release."""
+
+    ours: int
+    theirs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkClusterIDMismatch:
+    """A peer's node was started with another list of peers."""
+
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A message that changes nothing here, or of a newer release."""
 
@@ -184,7 +204,16 @@ HeadMessage: TypeAlias = (
 """What happens inside one head, besides its opening and its snapshots."""
 
 Message: TypeAlias = (
-    HeadMessage | Greetings | HeadIsOpen | IgnoredHeadInitializing | SnapshotConfirmed | NodeSynced | Refusal | Unknown
+    HeadMessage
+    | Greetings
+    | HeadIsOpen
+    | IgnoredHeadInitializing
+    | SnapshotConfirmed
+    | NodeSynced
+    | NetworkVersionMismatch
+    | NetworkClusterIDMismatch
+    | Refusal
+    | Unknown
 )
 
 

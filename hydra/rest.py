@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ import httpx
 from fednode.errors import FundsError, HeadError, HeadUnavailable
 from fednode.hydra.fields import Fields, parse_json
 from fednode.hydra.messages import Snapshot
+from fednode.hydra.seen import LastSeen, read_last_seen
+from fednode.hydra.stall import Sighting
 from fednode.hydra.utxo import Coin, Utxo, parse_utxo
 from fednode.hydra.wire import envelope, read_snapshot
 from fednode.types import HeadId
@@ -19,6 +22,8 @@ from fednode.types import HeadId
 MAX_ANSWER: Final = 64 << 20
 """Bytes. The head state of a large head is megabytes."""
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
+_RECOVERY_TIMEOUT: Final = httpx.Timeout(330.0, connect=5.0)
+"""A node waits up to 300 s for layer 1 before it answers."""
 _FUNDS_ERRORS: Final = (
     "UnsupportedLegacyOutput",
     "DepositTooLow",
@@ -44,10 +49,10 @@ class HeadState:
 class Rest:
     """One node's HTTP API. Methods raise HeadUnavailable (no answer, 5xx) and HeadError (any other refusal)."""
 
-    def __init__(self, base: str) -> None:
-        """`base`: http(s)://host:port."""
+    def __init__(self, base: str, tls: ssl.SSLContext | None = None) -> None:
+        """`base`: http(s)://host:port; `tls` for https, else the authorities of this machine."""
         # No proxies from the environment: the node is the party's own.
-        self._client = httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, trust_env=False)
+        self._client = httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, trust_env=False, verify=tls or True)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -77,19 +82,30 @@ class Rest:
         answer = await self._get("/snapshot/utxo", missing_ok=True)
         return None if answer is None else parse_utxo(answer, "GET /snapshot/utxo")
 
-    async def last_seen(self) -> str:
-        """GET /snapshot/last-seen as one comparable text: kind, numbers and who has signed."""
-        fields = Fields(await self._get("/snapshot/last-seen"), "GET /snapshot/last-seen")
-        if "snapshot" not in fields:
-            return f"{fields.text('tag')} {fields.get('lastSeen')} {fields.get('requested')}"
-        signed = sorted(key[:64] for key, _ in fields.child("signatories").items()) if "signatories" in fields else []
-        return (
-            f"{fields.text('tag')} {fields.child('snapshot').get('number')} signed by {', '.join(signed) or 'nobody'}"
-        )
+    async def last_seen(self) -> LastSeen:
+        """GET /snapshot/last-seen: how far the next snapshot is, and who has signed it."""
+        return read_last_seen(Fields(await self._get("/snapshot/last-seen"), "GET /snapshot/last-seen"))
+
+    async def sighting(self) -> Sighting | None:
+        """What hangs in an open head; None where none is open."""
+        fields = Fields(await self._get("/head"), "GET /head")
+        if fields.text("tag") != "Open":
+            return None
+        contents = fields.child("contents")
+        state = contents.child("coordinatedHeadState")
+        parties = contents.child("parameters").children("parties") if "parameters" in contents else []
+        waiting = len(state.children("localTxs")) if "localTxs" in state else 0
+        return Sighting(await self.last_seen(), waiting, tuple(party.text("vkey") for party in parties))
 
     async def pending_deposits(self) -> tuple[str, ...]:
         """GET /commits: transaction ids of deposits on layer 1 that the head has not taken in."""
         return Fields({"commits": await self._get("/commits")}, "GET /commits").texts("commits")
+
+    async def recover(self, deposit: str) -> None:
+        """DELETE /commits/{txid}: pay a deposit back that no head took in. Returns when layer 1 shows it."""
+        path = f"/commits/{deposit}"
+        status, body = await self._call("DELETE", path, None, limits=_RECOVERY_TIMEOUT)
+        self._answer("DELETE", path, status, body)
 
     async def protocol_parameters(self) -> object:
         """GET /protocol-parameters: the ledger parameters of the head as JSON."""
@@ -122,11 +138,14 @@ class Rest:
         status, body = await self._call("POST", path, json.dumps(content).encode())
         return self._answer("POST", path, status, body)
 
-    async def _call(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
+    async def _call(
+        self, method: str, path: str, content: bytes | None, limits: httpx.Timeout = _TIMEOUT
+    ) -> tuple[int, bytes]:
         headers = {"content-type": "application/json"} if content is not None else {}
         parts: list[bytes] = []
         try:
-            async with self._client.stream(method, path, content=content, headers=headers) as response:
+            call = self._client.stream(method, path, content=content, headers=headers, timeout=limits)
+            async with call as response:
                 size = 0
                 async for part in response.aiter_bytes():
                     size += len(part)
@@ -135,7 +154,12 @@ class Rest:
                     parts.append(part)
                 return response.status_code, b"".join(parts)
         except httpx.HTTPError as error:
-            place = f"{self._client.base_url}{path}"
+            place = f"{str(self._client.base_url).rstrip('/')}{path}"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise HeadError(
+                    f"hydra-node {method} {place}: its certificate is not trusted: {str(error)[:300]}",
+                    hint="set [head] ca_file in fednode.toml to the certificate of the node's own authority",
+                ) from None
             raise HeadUnavailable(
                 f"hydra-node {method} {place}: {type(error).__name__} {error}".strip(), hint="is the node running?"
             ) from None

@@ -79,7 +79,7 @@ async def _help(signal: SignedTx, delivery: Delivery, session: Session, client: 
 async def _observe(signal: SignedTx, rest: Rest) -> Observation:
     state = await rest.head()
     present = signal.id in state.seen or state.tag != "Open"
-    return Observation(present, await rest.last_seen() if present else "")
+    return Observation(present, str(await rest.last_seen()) if present else "")
 
 
 def lost_with_inputs(signal: SignedTx, session: Session) -> list[str]:

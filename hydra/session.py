@@ -100,6 +100,14 @@ class Session:
             case messages.IgnoredHeadInitializing():
                 _LOG.warning("hydra-node ignores head %s: its parties or periods are not the node's", message.head_id)
                 return []
+            case messages.NetworkVersionMismatch(ours=ours, theirs=theirs):
+                if self.greeted:
+                    _LOG.warning("a peer's hydra-node speaks network protocol %s, the own one %d", theirs, ours)
+                return []
+            case messages.NetworkClusterIDMismatch(ours=known, theirs=other):
+                if self.greeted:
+                    _LOG.warning("a peer's hydra-node was started with other peers: %s; own: %s", other, known)
+                return []
             case messages.Unknown():
                 return []
             case messages.SnapshotConfirmed(snapshot=snapshot):

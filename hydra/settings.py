@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -35,6 +37,10 @@ class HeadSettings:
     bound_head: HeadId | None = None
     allow_plain: bool = False
     """Allow an unencrypted connection to another machine: the API has no authentication of its own."""
+    ca_file: Path | None = None
+    """PEM file of the authority that signed the node's certificate; None: the authorities of this machine."""
+    read_only: bool = False
+    """Only read, close and fan out, also by a node of a release that must not deposit or signal."""
 
     @property
     def member(self) -> Member:
@@ -69,6 +75,30 @@ def endpoints(url: str, *, allow_plain: bool) -> tuple[str, str]:
         )
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ("https://" if secure else "http://") + place, ("wss://" if secure else "ws://") + place
+
+
+def trust(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+    """How the node's certificate is checked: by `ca_file` alone where it is given. None for a plain connection.
+
+    ConfigError where the file holds no certificate, or where the URL would never use it.
+    """
+    if not _SCHEMES.get(urlsplit(url).scheme, False):
+        if ca_file is None:
+            return None
+        raise ConfigError(
+            f"[head] ca_file is {ca_file}, but url {url[:200]!r} is plain text, expected https:// or wss://",
+            hint="correct the url, or remove ca_file",
+        )
+    if ca_file is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            f"[head] ca_file {ca_file}: expected a PEM file with the certificate of the node's authority: {reason}",
+            hint="ask whoever runs the node for the certificate (never for a key)",
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
 from typing import Final
 
 from fednode.errors import HeadError
 from fednode.hydra.addresses import key_hash
-from fednode.hydra.messages import Greetings
+from fednode.hydra.messages import Environment, Greetings
 from fednode.hydra.settings import HeadSettings
 from fednode.types import HeadId, HeadStatus, Member
 
+_LOG = logging.getLogger("fednode.head")
 _STATUSES: Final = {
     "Idle": HeadStatus.IDLE,
     "Open": HeadStatus.OPEN,
@@ -24,28 +28,101 @@ def status_of(greetings: Greetings) -> HeadStatus:
     return _STATUSES.get(greetings.status, HeadStatus.UNKNOWN)
 
 
+class Support(Enum):
+    """What may be done with a node of some release."""
+
+    FULL = auto()
+    READ_ONLY = auto()
+    """Follow the head, close it, fan out, recover deposits; no Init, deposit or signal."""
+    REFUSED = auto()
+
+
+def support(version: str, agreed: str) -> tuple[Support, str]:
+    """What a node of release `version` is good for where the agreement says `agreed`, and why not for all."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)(?![\d.])", version)
+    if found is None:
+        return Support.REFUSED, "fednode cannot tell which release that is"
+    number = tuple(int(part) for part in found.groups())
+    if number[0] < 2:
+        return Support.REFUSED, "before 2.0 a head opened by commits, and fednode does not speak that"
+    if number[0] > 2:
+        return Support.REFUSED, "it is newer than all that fednode knows"
+    if number[1] < 3:
+        reason = "before 2.3 a node signs other snapshots and forgets messages while it is out of sync"
+    elif number[1] > 3:
+        reason = "it is newer than all that fednode was made for"
+    elif found.group(0) != agreed:
+        reason = "all parties must run the same release"
+    else:
+        return Support.FULL, ""
+    return Support.READ_ONLY, f"{reason}: such a node only follows, closes and fans out"
+
+
 def check_greetings(greetings: Greetings, settings: HeadSettings) -> None:
-    """HeadError unless version, own key, parties, participants and periods are the agreement's."""
-    series = ".".join(settings.version.split(".")[:2])
-    if not f"{greetings.version}.".startswith(f"{series}."):
+    """HeadError unless version, own key, parties, participants and periods are the agreement's.
+
+    Where `settings.read_only`, other periods are no obstacle, nor is a release that must not signal: an open head can
+    always be closed.
+    """
+    for _, check in GREETINGS_CHECKS:
+        check(greetings, settings)
+
+
+def _check_version(greetings: Greetings, settings: HeadSettings) -> None:
+    level, reason = support(greetings.version, settings.version)
+    if level is Support.REFUSED or (level is Support.READ_ONLY and not settings.read_only):
         raise HeadError(
-            f"hydra-node has version {greetings.version[:60]!r}, the agreement expects {settings.version}",
-            hint="all parties must run the same release",
+            f"hydra-node has version {greetings.version[:60]!r}, the agreement expects {settings.version}: {reason}",
+            hint=f"start hydra-node {settings.version}; `fednode close-head` works with any 2.x",
         )
+    if level is Support.READ_ONLY:
+        _LOG.warning("hydra-node has version %s: %s", greetings.version[:60], reason)
+
+
+def _check_own_key(greetings: Greetings, settings: HeadSettings) -> None:
     me = settings.member
     if greetings.me != me.hydra_vkey:
         raise HeadError(
             f"hydra-node has the Hydra key {greetings.me[:64]}, the agreement expects {me.hydra_vkey} for {me.name}",
             hint="is the url that of another party's node?",
         )
-    environment = greetings.environment
-    if environment is None:
+
+
+def _environment(greetings: Greetings) -> Environment:
+    if greetings.environment is None:
         raise HeadError("hydra-node Greetings: expected env with the parties and periods, found none")
+    return greetings.environment
+
+
+def _check_parties(greetings: Greetings, settings: HeadSettings) -> None:
+    environment = _environment(greetings)
     check_parties((environment.party, *environment.other_parties), settings.members)
+
+
+def _check_participants(greetings: Greetings, settings: HeadSettings) -> None:
     fuel = {key_hash(member.fuel_vkey).hex(): f"fuel key of {member.name}" for member in settings.members}
-    _same_set("participants", fuel, environment.participants)
-    _same_period("contestation period", settings.contestation_period_s, environment.contestation_period)
-    _same_period("deposit period", settings.deposit_period_s, environment.deposit_period)
+    _same_set("participants", fuel, _environment(greetings).participants)
+
+
+def _check_periods(greetings: Greetings, settings: HeadSettings) -> None:
+    environment = _environment(greetings)
+    try:
+        _same_period("contestation period", settings.contestation_period_s, environment.contestation_period)
+        _same_period("deposit period", settings.deposit_period_s, environment.deposit_period)
+    except HeadError as error:
+        if not settings.read_only:
+            raise
+        _LOG.warning("%s", error.message)
+
+
+GREETINGS_CHECKS: Final[tuple[tuple[str, Callable[[Greetings, HeadSettings], None]], ...]] = (
+    ("version", _check_version),
+    ("own key", _check_own_key),
+    ("parties", _check_parties),
+    ("participants", _check_participants),
+    ("periods", _check_periods),
+)
+"""Name and check; each raises HeadError."""
 
 
 def check_parties(hydra_vkeys: Sequence[str], members: Iterable[Member]) -> None:

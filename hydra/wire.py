@@ -23,6 +23,8 @@ from fednode.hydra.messages import (
     HeadIsOpen,
     IgnoredHeadInitializing,
     Message,
+    NetworkClusterIDMismatch,
+    NetworkVersionMismatch,
     NewTx,
     NodeSynced,
     ReadyToFanout,
@@ -113,7 +115,14 @@ def _greetings(fields: Fields) -> Message:
         version=fields.text("hydraNodeVersion"),
         in_sync=fields.get("chainSyncedStatus") in (None, "InSync"),
         environment=_environment(environment) if environment else None,
+        unconnected=_unconnected(fields),
     )
+
+
+def _unconnected(fields: Fields) -> tuple[str, ...]:
+    network = fields.child("networkInfo") if "networkInfo" in fields else None
+    peers = network.child("peersInfo") if network and "peersInfo" in network else None
+    return tuple(peer[:260] for peer, connected in peers.items() if connected is False) if peers else ()
 
 
 def _environment(fields: Fields) -> Environment:
@@ -123,7 +132,13 @@ def _environment(fields: Fields) -> Environment:
         participants=fields.texts("participants"),
         contestation_period=fields.number("contestationPeriod"),
         deposit_period=fields.number("depositPeriod"),
+        configured_peers=_peers(fields.text("configuredPeers")) if "configuredPeers" in fields else None,
     )
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    """`host:port=http://host:port,...`, etcd's list of the cluster."""
+    return tuple(part.partition("=")[0].strip() for part in text.split(",") if part.strip())
 
 
 def _closed(fields: Fields, *, contested: bool) -> Message:
@@ -158,6 +173,21 @@ def _post_failed(fields: Fields) -> Message:
     return Refusal(fields.where, str(command or "")[:60], str(reason or "unknown")[:60])
 
 
+def _version_mismatch(fields: Fields) -> Message:
+    theirs = fields.natural("theirVersion") if "theirVersion" in fields else None
+    return NetworkVersionMismatch(fields.natural("ourVersion"), theirs)
+
+
+def _cluster_mismatch(fields: Fields) -> Message:
+    ours, theirs = (fields.text(name) if name in fields else "" for name in ("clusterPeers", "misconfiguredPeers"))
+    return NetworkClusterIDMismatch(ours[:_MAX_REASON], theirs[:_MAX_REASON])
+
+
+def _finalised(fields: Fields) -> Message:
+    """Releases before 2.2 have another name for the same field."""
+    return HeadIsFinalized(_head(fields), _utxo(fields, "utxo" if "utxo" in fields else "finalizedUTxO"))
+
+
 def _invalid_input(fields: Fields) -> Message:
     return Refusal("InvalidInput", "", fields.text("reason")[:_MAX_REASON])
 
@@ -179,7 +209,9 @@ _READERS: Final[dict[str, Callable[[Fields], Message]]] = {
     "HeadIsClosed": lambda fields: _closed(fields, contested=False),
     "HeadIsContested": lambda fields: _closed(fields, contested=True),
     "ReadyToFanout": lambda fields: ReadyToFanout(_head(fields)),
-    "HeadIsFinalized": lambda fields: HeadIsFinalized(_head(fields), _utxo(fields, "finalizedUTxO")),
+    "HeadIsFinalized": _finalised,
+    "NetworkVersionMismatch": _version_mismatch,
+    "NetworkClusterIDMismatch": _cluster_mismatch,
     "NodeSynced": lambda fields: NodeSynced(in_sync=True),
     "NodeUnsynced": lambda fields: NodeSynced(in_sync=False),
     "CommandFailed": _refused_input,
