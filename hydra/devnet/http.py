@@ -185,6 +185,6 @@ def _read_output(txin: str, shape: object) -> Output | None:
     if not isinstance(lovelace, int) or len(cast("Mapping[str, object]", value)) != 1:
         raise InputError(f"{txin}: value is not {{lovelace: integer}}")
     try:
-        return Output(b"", address_bytes(_address(cast("object", shape))), lovelace, {}, 0)
+        return Output(b"", address_bytes(_address(cast("object", shape))), lovelace, {})
     except ConfigError:
         return None

@@ -148,7 +148,7 @@ def _show_value(coin: int) -> str:
 
 def _fee_enough(tx: TxView, utxo: Mapping[str, Output], slot: int, rules: Rules) -> Failure | None:
     del utxo, slot
-    least = rules.fee_fixed + rules.fee_per_byte * len(tx.raw)
+    least = rules.fee_fixed + rules.fee_per_byte * tx.size
     if tx.fee >= least:
         return None
     return _utxo_failure("FeeTooSmallUTxO", _mismatch(f"Coin {tx.fee}", f"Coin {least}"))
@@ -227,13 +227,9 @@ def _inside_validity(tx: TxView, utxo: Mapping[str, Output], slot: int, rules: R
 
 def _size_allowed(tx: TxView, utxo: Mapping[str, Output], slot: int, rules: Rules) -> Failure | None:
     del utxo, slot
-    # The ledger measures the form without the one byte of isValid.
-    size = len(tx.raw) - 1
-    return (
-        _utxo_failure("MaxTxSizeUTxO", _mismatch(str(size), str(rules.max_tx_size)))
-        if size > rules.max_tx_size
-        else None
-    )
+    if tx.size <= rules.max_tx_size:
+        return None
+    return _utxo_failure("MaxTxSizeUTxO", _mismatch(str(tx.size), str(rules.max_tx_size)))
 
 
 _RULES: Final[tuple[_Check, ...]] = (

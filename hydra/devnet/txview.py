@@ -30,7 +30,6 @@ class Output:
     address: bytes
     lovelace: int
     assets: Mapping[tuple[bytes, bytes], int]
-    value_size: int
     datum: Item = None
     """The inline datum's bytes; anything but None is refused in the head."""
     script: bool = False
@@ -38,6 +37,18 @@ class Output:
     @property
     def bech32(self) -> str:
         return _bech32(self.address)
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of the value as the ledger would write it anew, whatever its form in `raw`."""
+        size = _head_size(self.lovelace)
+        if not self.assets:
+            return size
+        policies: dict[bytes, list[int]] = {}
+        for (policy, name), quantity in self.assets.items():
+            policies.setdefault(policy, []).append(_head_size(len(name)) + len(name) + _head_size(quantity))
+        bundles = sum(30 + _map_overhead(len(held)) + sum(held) for held in policies.values())
+        return 1 + size + _map_overhead(len(policies)) + bundles
 
     @cached_property
     def text(self) -> str:
@@ -77,6 +88,11 @@ class TxView:
     signers: tuple[bytes, ...]
     witnesses: tuple[tuple[bytes, bytes], ...]
     unsupported: tuple[str, ...] = field(default=())
+
+    @property
+    def size(self) -> int:
+        """Bytes by which the ledger limits and prices it: without the one of isValid."""
+        return len(self.raw) - 1
 
     def produced(self) -> dict[str, Output]:
         """The UTxO that this transaction adds."""
@@ -129,18 +145,18 @@ def parse_output(raw: bytes) -> Output:
         if end != len(raw) or len(fields) != len(places) or not {0, 1} <= fields.keys() <= {0, 1, 2, 3}:
             raise CborError("an output in map form has unknown or duplicate keys or trailing bytes")
         datum = fields[2].item if 2 in fields else None
-        return _output(raw, fields[0].item, fields[1], datum, 3 in fields)
+        return _output(raw, fields[0].item, fields[1].item, datum, 3 in fields)
     spans, end = array_spans(raw, 0)
     if end != len(raw) or len(spans) not in {2, 3}:
         raise CborError("an output is neither a map nor an array of 2 or 3")
-    return _output(raw, spans[0].item, spans[1], spans[2].item if len(spans) == 3 else None, False)
+    return _output(raw, spans[0].item, spans[1].item, spans[2].item if len(spans) == 3 else None, False)
 
 
-def _output(raw: bytes, address: Item, value: Span, datum: Item, script: bool) -> Output:
+def _output(raw: bytes, address: Item, value: Item, datum: Item, script: bool) -> Output:
     if not isinstance(address, bytes) or not _is_shelley(address):
         raise CborError("an output's address is not a Shelley address")
-    lovelace, assets = _value(value.item)
-    return Output(raw, address, lovelace, assets, value.end - value.start, datum, script)
+    lovelace, assets = _value(value)
+    return Output(raw, address, lovelace, assets, datum, script)
 
 
 def _is_shelley(address: bytes) -> bool:
@@ -152,8 +168,8 @@ def _value(value: Item) -> tuple[int, dict[tuple[bytes, bytes], int]]:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Map):
         assets: dict[tuple[bytes, bytes], int] = {}
         for policy, names in value[1].unique("value").items():
-            if not isinstance(names, Map):
-                raise CborError("an asset bundle is not a map")
+            if not isinstance(names, Map) or not names.pairs:
+                raise CborError("an asset bundle is not a map, or is empty")
             for name, quantity in names.unique("asset bundle").items():
                 if not isinstance(name, bytes) or len(name) > 32:
                     raise CborError("an asset name is not at most 32 bytes")
@@ -189,6 +205,14 @@ def _elements(item: Item, what: str) -> tuple[Item, ...]:
     return value
 
 
+def _some(item: Item, what: str) -> tuple[Item, ...]:
+    """A set that may be left out, and so is never empty."""
+    found = _elements(item, what)
+    if not found:
+        raise CborError(f"{what}: empty set")
+    return found
+
+
 def _inputs(item: Item) -> tuple[str, ...]:
     found: list[str] = []
     for each in _elements(item, "inputs"):
@@ -206,7 +230,7 @@ def _outputs(raw: bytes, place: Span) -> tuple[Output, ...]:
 
 
 def _signers(item: Item) -> tuple[bytes, ...]:
-    return tuple(_bytes(each, 28, "required signer") for each in _elements(item, "required signers"))
+    return tuple(_bytes(each, 28, "required signer") for each in _some(item, "required signers"))
 
 
 def _witnesses(item: Item) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[str, ...]]:
@@ -218,7 +242,7 @@ def _witnesses(item: Item) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[str, 
         if key != 0:
             unsupported.append(f"witness kind {key!r}")
             continue
-        for each in _elements(value, "witnesses"):
+        for each in _some(value, "witnesses"):
             if not isinstance(each, tuple) or len(each) != 2:
                 raise CborError("a witness is not a pair")
             found.append((_bytes(each[0], 32, "verification key"), _bytes(each[1], 64, "signature")))
@@ -251,6 +275,16 @@ def _bytes(item: Item, length: int, what: str) -> bytes:
     if not isinstance(item, bytes) or len(item) != length:
         raise CborError(f"{what} is not {length} bytes")
     return item
+
+
+def _head_size(number: int) -> int:
+    """Bytes of the head of an item with this argument."""
+    return 1 if number < 24 else 2 if number < 1 << 8 else 3 if number < 1 << 16 else 5 if number < 1 << 32 else 9
+
+
+def _map_overhead(length: int) -> int:
+    """Bytes around the pairs of a map: the ledger writes longer ones without their length."""
+    return 1 if length < 24 else 2
 
 
 @lru_cache(maxsize=4096)

@@ -164,7 +164,7 @@ def test_last_seen_names_who_has_not_signed(make_lab):
     lab.faults.silence("party1")
     cbor, txid = lab.signal(0)
     lab.new_tx(0, cbor)
-    lab.time.run(0.007)
+    lab.time.run(1.5 * lab.settings.hop_s)
     expected = {"tag": "RequestedSnapshot", "lastSeen": number, "requested": number + 1}
     assert json.loads(views.last_seen(lab.world)) == expected
     lab.time.run(5)
