@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import cast
+from typing import Final, cast
 
 from fednode.errors import HeadError
+
+_MANY: Final = 2_000_000
+"""JSON values in one message. Each costs up to some 100 bytes; the largest head's whole state has some 100,000."""
 
 
 class Fields:
@@ -38,14 +41,14 @@ class Fields:
 
     def natural(self, name: str) -> int:
         value = self._values.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._wrong(name, "a whole number of at least 0")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+            raise self._wrong(name, "a whole number from 0 to 2^64 - 1")
         return value
 
     def number(self, name: str) -> float:
         value = self._values.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise self._wrong(name, "a number")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1 << 64:
+            raise self._wrong(name, "a number below 2^64")
         return float(value)
 
     def time(self, name: str) -> float:
@@ -92,8 +95,17 @@ def malformed(where: str, expected: str, found: object) -> HeadError:
 
 
 def parse_json(text: str | bytes, where: str) -> object:
-    """HeadError where `text` is not JSON."""
+    """HeadError where `text` is not JSON, or holds so many values that reading them would fill the memory."""
+    if len(text) > _MANY and _values(text) > _MANY:
+        raise HeadError(f"hydra-node {where}: expected at most {_MANY} values, found more in {len(text)} bytes")
     try:
         return cast("object", json.loads(text))
     except (ValueError, RecursionError):
         raise HeadError(f"hydra-node {where}: expected JSON, found {len(text)} bytes of something else") from None
+
+
+def _values(text: str | bytes) -> int:
+    """At least the number of values in a JSON text: each follows one of these."""
+    if isinstance(text, str):
+        return sum(text.count(sign) for sign in "[{,:")
+    return sum(text.count(sign) for sign in (b"[", b"{", b",", b":"))

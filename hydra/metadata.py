@@ -61,7 +61,7 @@ def decode_content(auxiliary: Value) -> SignalContent:
         raise BrokenContent(f"auxiliary data: expected a plain map with the single label {LABEL}")
     fields = _fields(auxiliary.pairs[0][1])
     if fields["v"] != _VERSION:
-        raise BrokenContent(f"v: expected {_VERSION}, found {str(fields['v'])[:40]}")
+        raise BrokenContent(f"v: expected {_VERSION}, found {ascii(fields['v'])[:40]}")
     round_number = _integer(fields, "round", 0, _MAX_ROUND)
     names = set(fields)
     if round_number == 0 and not names > _WITH_OBJECT | {"sections"}:
@@ -87,7 +87,7 @@ def _fields(value: Value) -> dict[str, Value]:
         raise BrokenContent(f"label {LABEL}: a key is twice there or not text")
     names = frozenset(fields) - {"sections"}
     if names not in (_REQUIRED, _REQUIRED | _WITH_OBJECT):
-        shown = ", ".join(sorted(name[:_MAX_TEXT] for name in fields))
+        shown = ", ".join(sorted(ascii(name[:_MAX_TEXT]) for name in fields))
         raise BrokenContent(f"label {LABEL}: expected keys v, run, round, base and object, size; found {shown[:300]}")
     return fields
 
@@ -114,6 +114,6 @@ def _sections(value: Value) -> dict[str, str]:
         if not isinstance(name, str) or len(name.encode()) > _MAX_TEXT or name in result:
             raise BrokenContent(f"sections: expected different names of at most {_MAX_TEXT} bytes")
         if not isinstance(digest, bytes) or len(digest) != 8:
-            raise BrokenContent(f"sections.{name}: expected 8 bytes")
+            raise BrokenContent(f"sections.{name!a}: expected 8 bytes")
         result[name] = digest.hex()
     return result

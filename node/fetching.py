@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from fednode.errors import Conflict, Denied, Integrity, NotFound, ObjectRefused, QuotaExceeded, Unavailable
+from fednode.errors import Conflict, Integrity, NotFound, ObjectRefused, StorageError, Unavailable
 from fednode.node.ports import Aggregator, Bucket, Clock
 from fednode.node.protocol import events as e
 from fednode.node.protocol.pending import Fetch
@@ -98,10 +98,10 @@ async def _download(
             if not own:
                 raise
             raise _own_lost(command, missing.message) from missing
-        except (Denied, QuotaExceeded) as refused:
-            if own:
+        except StorageError as refused:
+            if own or refused.retryable:
                 raise
-            # A peer that lets nobody in is an absent peer: wait, and let the deadline decide.
+            # A peer that lets nobody in, in whatever way, is an absent peer: wait, and let the deadline decide.
             raise Unavailable(refused.message, hint=refused.hint) from refused
         else:
             return None

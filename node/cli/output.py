@@ -22,6 +22,7 @@ from typing import Annotated, Any, Concatenate, NoReturn, ParamSpec, cast, get_t
 import typer
 
 from fednode.errors import FednodeError, UsageError
+from fednode.node.printable import one_line
 
 P = ParamSpec("P")
 
@@ -36,7 +37,7 @@ class Table:
     rows: Sequence[Sequence[object]]
 
     def lines(self) -> Iterator[str]:
-        cells = [[str(cell) for cell in row] for row in (self.columns, *self.rows)]
+        cells = [[one_line(str(cell)) for cell in row] for row in (self.columns, *self.rows)]
         widths = [max(len(row[index]) for row in cells) for index in range(len(self.columns))]
         for row in cells:
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -164,7 +165,7 @@ def show(result: Result, session: Session) -> int:
         data = cast(Mapping[str, object], plain(result.data))
         text = [f"{key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in data.items()]
     for part in [text] if isinstance(text, str | Table) else text:
-        for line in part.lines() if isinstance(part, Table) else [part]:
+        for line in part.lines() if isinstance(part, Table) else [one_line(part)]:
             typer.echo(line)
     return result.exit_status
 
@@ -174,9 +175,9 @@ def show_error(code: str, message: str, hint: str, status: int, *, json_wanted: 
     if json_wanted:
         _print_json({"ok": False, "error": {"code": code, "message": message, "hint": hint}})
     else:
-        typer.echo(f"error[{code}]: {message}", err=True)
+        typer.echo(f"error[{code}]: {one_line(message)}", err=True)
         if hint:
-            typer.echo(f"  hint: {hint}", err=True)
+            typer.echo(f"  hint: {one_line(hint)}", err=True)
     return status
 
 
@@ -204,7 +205,7 @@ def plain(value: object) -> object:
 
 
 def _print_json(value: Mapping[str, object]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(value, allow_nan=False))
 
 
 def _os_error(error: OSError) -> str:

@@ -93,7 +93,7 @@ def card(
     """
     own = setup.own_card(find_home(session.home))
     if output is None:
-        return Result({"card": own}, card_text(own).rstrip("\n"))
+        return Result({"card": own}, card_text(own).rstrip("\n").split("\n"))
     write_atomic(output.absolute(), card_text(own).encode())
     return Result({"card": own, "file": output}, f"{output}: card of {own['name']}")
 

@@ -70,10 +70,10 @@ def fold(transcript: Transcript, run: RunId, tx: Transaction) -> tuple[Transcrip
     if tx.kind is TxKind.DANGEROUS:
         return transcript, _finding("dangerous-transaction", tx, -1, tx.problem or "endangers the head")
     content = tx.content
+    if content is not None and content.run != run:
+        return _foreign(transcript, tx, content)
     if tx.kind is TxKind.BROKEN_SIGNAL or content is None:
         return transcript, _finding("signal-rules", tx, -1, tx.problem or "breaks the rules of a signal")
-    if content.run != run:
-        return _foreign(transcript, tx, content)
     return _own_run(transcript, tx, tx.sender, content)
 
 

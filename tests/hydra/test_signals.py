@@ -134,7 +134,6 @@ BROKEN = {
     "extra output": {"body": {1: [out(1, ONE), out(2, ONE), out(0, ONE), out(0, ONE)]}},
     "datum": {"body": {1: [out(1, ONE), out(2, ONE), {**out(0, ONE), 2: [0, bytes(32)]}]}},
     "assets": {"body": {1: [out(1, ONE), out(2, ONE), {**out(0, ONE), 1: [ONE, {bytes(28): {b"x": 1}}]}]}},
-    "two witnesses": {"signers": ("ada", "bo")},
     "script witness": {"witness": {1: [[0, bytes(28)]]}},
     "last pays": {"aux": meta(**LAST)},
     "object without size": {"aux": meta(size=None)},
@@ -175,6 +174,23 @@ def test_the_untouched_base_of_these_is_a_signal() -> None:
     assert (last.kind, last.content.object) == (TxKind.SIGNAL, None)
     legacy = [[out(1, ONE)[0], ONE], out(2, ONE), out(0, ONE)]
     assert read(signed("ada", body={1: legacy, 0: [[bytes(32), 0]]})).kind == TxKind.SIGNAL
+
+
+def test_an_added_witness_changes_nothing() -> None:
+    """Nothing that a sender has not signed is held against it: anybody can add a witness."""
+    for added in (
+        {"signers": ("ada", "bo")},
+        {"signers": ("bo", "ada")},
+        {"witness": {2: [[bytes(32), bytes(64), b"", b""]]}},
+    ):
+        verdict = read(signed("ada", **added))  # type: ignore[arg-type]  # a table of keyword arguments
+        assert (verdict.kind, verdict.sender, verdict.id) == (TxKind.SIGNAL, "ada", read(signed("ada")).id)
+
+
+def test_a_dangerous_signal_has_no_content_and_a_wrong_payment_has() -> None:
+    """So that a signal by another agreement's rules is a foreign run, unless it endangers the head."""
+    assert read(signed("ada", body={2: 1})).content is None
+    assert read(signed("ada", body={1: [out(2, ONE), out(1, ONE), out(0, ONE)]})).content is not None
 
 
 def test_not_attributable_is_other() -> None:
