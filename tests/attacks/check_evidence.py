@@ -37,6 +37,7 @@ class Tx:
     """Keys of the witness set besides 0."""
     metadata: Any
     """The decoded auxiliary data; None without, or where it is not what the signed body names."""
+    auxiliary: bytes
 
     @property
     def content(self) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def read(raw: bytes) -> Tx:
     identity = blake(body_raw)
     good = tuple(bytes(key) for key, signature in items(witnesses.get(0, [])) if verifies(key, signature, identity))
     covered = body.get(7) == blake(metadata_raw)
-    return Tx(identity, body, good, frozenset(witnesses) - {0}, metadata if covered else None)
+    return Tx(identity, body, good, frozenset(witnesses) - {0}, metadata if covered else None, metadata_raw)
 
 
 def check(evidence: Path, agreement: Path) -> str:
@@ -122,6 +123,9 @@ class Law:
         if not isinstance(tx.metadata, dict) or set(tx.metadata) != {LABEL} or not tx.content:
             return "auxiliary data is no plain map of the one label"
         content, last = tx.content, self.agreement["run"]["rounds"] + 1
+        # {1729: map of so many pairs}: the decoder merges equal keys.
+        if tx.auxiliary[:4] == b"\xa1\x19\x06\xc1" and 0xA0 <= tx.auxiliary[4] < 0xB8 and tx.auxiliary[4] - 0xA0 > len(content):
+            return "a key twice"
         number = content.get("round")
         if type(number) is not int or not 0 <= number <= last:
             return f"round {number!r}"
