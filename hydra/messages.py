@@ -123,6 +123,8 @@ class CommitFinalized:
 class CommitRecovered:
     head_id: HeadId
     deposit: TxId
+    utxo: Utxo
+    """What was paid back; empty where the node does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,11 @@ def _recorded(fields: Fields) -> Message:
     )
 
 
+def _recovered(fields: Fields) -> Message:
+    utxo = _optional_utxo(fields, "recoveredUTxO") or {}
+    return CommitRecovered(_head(fields), TxId(fields.text("recoveredTxId")), utxo)
+
+
 def _tx_invalid(fields: Fields) -> Message:
     reason = fields.child("validationError").text("reason")[:_MAX_REASON]
     return TxInvalid(_head(fields), fields.child("transaction").raw_hex("cborHex"), reason)
@@ -205,7 +210,7 @@ _READERS: Final[dict[str, Callable[[Fields], Message]]] = {
     "DepositExpired": lambda fields: DepositExpired(_head(fields), TxId(fields.text("depositTxId"))),
     "CommitApproved": lambda fields: CommitApproved(_head(fields), _utxo(fields, "utxoToCommit")),
     "CommitFinalized": lambda fields: CommitFinalized(_head(fields), TxId(fields.text("depositTxId"))),
-    "CommitRecovered": lambda fields: CommitRecovered(_head(fields), TxId(fields.text("recoveredTxId"))),
+    "CommitRecovered": _recovered,
     "HeadIsClosed": lambda fields: _closed(fields, contested=False),
     "HeadIsContested": lambda fields: _closed(fields, contested=True),
     "ReadyToFanout": lambda fields: ReadyToFanout(_head(fields)),

@@ -117,7 +117,7 @@ class HeadTable(Strict):
         default="2.3.0", description="version of hydra-node at every party"
     )
     ledger_parameters: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = Field(
-        default="", description='sha256 of the ledger parameters file, "" = not compared'
+        default="", description='hash of the ledger parameters, shown by `init-head --dry-run`; "" = not compared'
     )
     settle_s: float = Field(
         default=0.0, ge=0, le=86_400, description="seconds between the last deposit and the first signal"
@@ -170,7 +170,7 @@ def resolve_auto(tables: dict[str, Any]) -> dict[str, Any]:
         "head": {
             "magic": MAGIC.get(network, 42),
             "contestation_period_s": 600 if public else 60 if network == "devnet" else 2,
-            "deposit_period_s": _deposit_period(network, count),
+            "deposit_period_s": least_deposit_period(network, count),
             "deposit": minimum_deposit(count),
             "settle_s": 200.0 if public else 3.0 if network == "devnet" else 0.0,
             "takeover_s": 120.0 if public else 20.0 if network == "devnet" else 10.0,
@@ -184,8 +184,8 @@ def resolve_auto(tables: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _deposit_period(network: str, count: int) -> int:
-    """Seconds. N deposits enter one after the other, each takes a block or two, all before they expire."""
+def least_deposit_period(network: str, count: int) -> int:
+    """Seconds, for `count` parties: deposits enter one after the other, a block or two each, before they expire."""
     if network in ("preprod", "preview"):
         return max(1200, 200 * count)
     return max(30, 10 * count) if network == "devnet" else max(3, (count + 1) // 2)

@@ -22,10 +22,11 @@ from fednode.node.protocol.state import State
 from fednode.node.setup import check_address
 from fednode.node.site import Site, confirmed, replay
 from fednode.node.watch import Style, Talk
-from fednode.types import LOVELACE_PER_ADA, Digest, Lovelace, ModelFacts, PartyName, TrainerSetup
+from fednode.types import LOVELACE_PER_ADA, Digest, HeadId, Lovelace, ModelFacts, PartyName, TrainerSetup
 
 if TYPE_CHECKING:
     from fednode.hydra.devnet.settings import DevnetSettings
+    from fednode.hydra.settings import HeadSettings
 
 PROGRESS = "FEDNODE_PROGRESS"
 """Environment variable: `json` makes the daemon's talk JSON lines (the demo listens to them)."""
@@ -37,10 +38,18 @@ def open_site(home: Home, *, peers: Path | None, epochs: int | None) -> Site:
 
 
 class SystemClock:
-    """Unix time of this machine."""
+    """Unix time of this machine at the start, and the seconds since: setting the clock moves no deadline."""
+
+    def __init__(self) -> None:
+        self._zero = time.time() - _elapsed()
 
     def now(self) -> float:
-        return time.time()
+        return self._zero + _elapsed()
+
+
+def _elapsed() -> float:
+    """Seconds on a clock that nobody sets and that goes on while the machine sleeps (where the system has one)."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 # Doing ---------------------------------------------------------------------------------------------------------------
@@ -61,7 +70,7 @@ async def work(site: Site, goal: Goal, voice: Talk, *, reason: str = "") -> Stat
         _bucket_folder(site, site.rules.me).mkdir(parents=True, exist_ok=True)
     journal = SqliteJournal(site.home.journal)
     clock = SystemClock()
-    head = _head(site, state)
+    head = _head(site, state, read_only=goal == "close")
     trainer = _trainer(site)
     try:
         effects = _effects(site, head, clock, trainer, voice)
@@ -112,26 +121,33 @@ def _bucket_folder(site: Site, party: PartyName) -> Path:
     return site.settings.peer_bucket(party, site.home.root)
 
 
-def _head(site: Site, state: State) -> Head:
-    from fednode.hydra.head import HeadSettings, HydraHead
+def _head(site: Site, state: State, *, read_only: bool) -> Head:
+    from fednode.hydra.head import HydraHead
+
+    return HydraHead(head_settings(site, state.head.id, read_only=read_only))
+
+
+def head_settings(site: Site, bound: HeadId | None, *, read_only: bool) -> HeadSettings:
+    """What the Cardano adapter must know. ConfigError or KeyFileError where url, keys or addresses do not fit."""
     from fednode.hydra.keys import load_signing_key
+    from fednode.hydra.settings import HeadSettings
 
     agreement, settings = site.agreement, site.settings
-    return HydraHead(
-        HeadSettings(
-            url=settings.head_url,
-            me=site.rules.me,
-            members=agreement.members,
-            magic=agreement.head.magic,
-            version=agreement.head.hydra_node,
-            funds_key=load_signing_key(settings.funds_key(site.home.root)),
-            funding=settings.funding,
-            deposit=Lovelace(agreement.head.deposit),
-            contestation_period_s=agreement.head.contestation_period_s,
-            deposit_period_s=agreement.head.deposit_period_s,
-            bound_head=state.head.id,
-            allow_plain=settings.allow_plain,
-        )
+    return HeadSettings(
+        url=settings.head_url,
+        me=site.rules.me,
+        members=agreement.members,
+        magic=agreement.head.magic,
+        version=agreement.head.hydra_node,
+        funds_key=load_signing_key(settings.funds_key(site.home.root)),
+        funding=settings.funding,
+        deposit=Lovelace(agreement.head.deposit),
+        contestation_period_s=agreement.head.contestation_period_s,
+        deposit_period_s=agreement.head.deposit_period_s,
+        bound_head=bound,
+        allow_plain=settings.allow_plain,
+        ca_file=settings.ca_file(site.home.root),
+        read_only=read_only,
     )
 
 

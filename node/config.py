@@ -55,6 +55,9 @@ class HeadPrivate(Strict):
         default="", description='output at the funds address that the deposit is made from, "txid#ix"'
     )
     allow_plain: bool = Field(default=False, description="allow an unencrypted connection to another machine")
+    ca_file: PathText = Field(
+        default="", description="for https: certificate (PEM) of the node's own authority, empty = this machine's"
+    )
 
 
 class Storage(Strict):
@@ -130,6 +133,10 @@ class Settings:
     def allow_plain(self) -> bool:
         """Whether an unencrypted connection may leave this machine."""
         return self.tables.head.allow_plain
+
+    def ca_file(self, home: Path) -> Path | None:
+        """Certificate of the authority that signed the node's; None: the authorities of this machine."""
+        return _under(home, self.tables.head.ca_file) if self.tables.head.ca_file else None
 
     @property
     def device(self) -> str:

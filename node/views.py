@@ -12,6 +12,7 @@ from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.outcome import unfunded
 from fednode.node.protocol.pending import closing, pending
+from fednode.node.protocol.stalls import words
 from fednode.node.protocol.state import State, waiting_for, waiting_since
 from fednode.types import Digest, HeadStatus, PartyName, PhasePolicy, phase_of
 
@@ -140,6 +141,15 @@ def absent(state: State) -> tuple[PartyName, ...]:
     return ()
 
 
+def _stalled(state: State) -> dict[str, object] | None:
+    stall = state.head.stall
+    if stall is None:
+        return None
+    parties = list(stall.parties)
+    text = words(stall)
+    return {"kind": stall.kind, "snapshot": stall.snapshot, "parties": parties, "since": stall.since, "text": text}
+
+
 def status(view: History, *, pid: int | None) -> dict[str, object]:
     """The JSON of `fednode status`. `pid` is the running daemon's, None where none runs."""
     state, rules = view.state, view.state.rules
@@ -160,6 +170,7 @@ def status(view: History, *, pid: int | None) -> dict[str, object]:
             "snapshot": state.head.snapshot,
             "contestation_deadline": state.head.contestation_deadline,
         },
+        "stalled": _stalled(state),
         "deposits": {p: state.head.funded(p) for p in rules.parties},
         "paid": dict(state.paid.paid) if state.paid else None,
         "foreign_runs": dict(state.transcript.foreign),

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
 from fednode.errors import FednodeError
+from fednode.node.printable import one_line
 from fednode.node.protocol import facts as f
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.pending import Command
+from fednode.node.protocol.stalls import words
 from fednode.node.protocol.state import State
 from fednode.node.views import absent, word
-from fednode.types import SIGNAL_LOVELACE
+from fednode.types import SIGNAL_LOVELACE, HeadStatus
 
 Style = Literal["plain", "json", "none"]
 STEP_EVERY_S = 1.0
@@ -69,7 +71,7 @@ class Talk:
     def _line(self, text: str, more: dict[str, object]) -> str:
         if self.style == "plain":
             me = self.state.rules.me if self.state else "fednode"
-            return f"{time.strftime('%H:%M:%S')} {me}: {text}"
+            return f"{time.strftime('%H:%M:%S')} {me}: {one_line(text)}"
         shown: dict[str, object] = {"at": round(time.time(), 3), "text": text, **more}
         if self.state is not None:
             state = self.state
@@ -90,8 +92,7 @@ def describe(state: State, fact: Fact) -> str:
         case f.HeadBound():
             return f"head {fact.head_id[:16]}… is open"
         case f.HeadChanged():
-            deadline = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(fact.deadline)) if fact.deadline else ""
-            return f"head: {fact.status}" + (f", contestation until {deadline}" if deadline else "")
+            return _head_changed(fact)
         case f.DepositSigned():
             return f"deposit {fact.deposit.id[:16]}… signed"
         case f.DepositChanged():
@@ -116,8 +117,22 @@ def describe(state: State, fact: Fact) -> str:
             return _rare(state, fact)
 
 
+def _head_changed(fact: f.HeadChanged) -> str:
+    if fact.status is not HeadStatus.CLOSED or fact.deadline is None:
+        return f"head: {fact.status}"
+    deadline = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(fact.deadline))
+    return (
+        f"head: {fact.status} with snapshot {fact.snapshot}, contestation until {deadline}: every party's hydra-node "
+        "must stay online until then (a newer snapshot is contested by the node that has it), and one until the fanout"
+    )
+
+
 def _rare(state: State, fact: Fact) -> str:
     match fact:
+        case f.HeadStalled():
+            return f"the head stands still since {time.strftime('%H:%M:%S', time.localtime(fact.since))}: {words(fact)}"
+        case f.HeadResumed():
+            return "the head goes on"
         case f.ForeignRunSeen():
             differ = f" (other: {', '.join(fact.sections)})" if fact.sections else ""
             return f"{fact.party} runs another agreement, {fact.run}{differ}: compare peers.toml and --epochs; waiting"

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Make the home of a party: keys, private settings, own card."),
     "peers": ("setup", "The agreement: own card, add parties, show, hash."),
     "init-head": ("head", "Open the head and deposit; waits until all deposits are final."),
+    "deposit": ("deposit", "Deposits that are not in the head: show them, or get their money back."),
     "run": ("run", "The daemon: train, publish, signal, wait, verify, aggregate, R rounds."),
     "status": ("inspect", "What the daemon does now, and for whom it waits."),
     "rounds": ("inspect", "One line per finished round."),

@@ -45,6 +45,10 @@ def _status_text(data: dict[str, object]) -> list[str | Table]:
         since = cast("float | None", data["waiting_since"])
         words = time.strftime(", since %Y-%m-%d %H:%M:%S", time.localtime(since)) if since else ""
         lines.append(f"waiting for {', '.join(waits)}{words}")
+    stalled = cast("dict[str, Any] | None", data["stalled"])
+    if stalled:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stalled["since"]))
+        lines.append(f"the head stands still since {clock}: {stalled['text']}")
     for party, run_id in cast("dict[str, str]", data["foreign_runs"]).items():
         lines.append(f"{party} signals for another run: {run_id}")
     faults = cast("list[dict[str, Any]]", data["faults"])

@@ -12,7 +12,8 @@ from fednode.node.protocol import facts as f
 from fednode.node.protocol.events import Event
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
-from fednode.node.protocol.findings import fact_of
+from fednode.node.protocol.findings import fact_of, known_fault, timely
+from fednode.node.protocol.stalls import resumed, stalled
 from fednode.node.protocol.state import State, waiting_for, waiting_since
 from fednode.node.protocol.transcript import fold
 from fednode.types import HeadStatus, Lovelace, PartyName, TxId
@@ -145,9 +146,10 @@ def _snapshot(state: State, event: r.SnapshotConfirmed) -> list[Fact]:
     transcript = state.transcript
     for tx in event.transactions:
         transcript, finding = fold(transcript, state.rules.run, tx)
-        # Until the run is bound nobody knows its id here: nothing can be called foreign or a fault yet.
-        if finding is not None and state.run is not None:
-            found.append(fact_of(state, event.at, finding))
+        if finding is not None and timely(state, finding):
+            fact = fact_of(state, event.at, finding)
+            if not known_fault(fact, (*state.faults, *found)):
+                found.append(fact)
     return found
 
 
@@ -270,6 +272,8 @@ _STEPS: dict[type, Callable[[State, Any], list[Fact]]] = {
     r.HeadConnected: _connected,
     r.HeadUnreachable: _unreachable,
     r.HeadOpened: _opened,
+    r.HeadStalled: stalled,
+    r.HeadResumed: resumed,
     r.DepositRecorded: _deposit_recorded,
     r.DepositFinalized: _deposit_final,
     r.DepositFailed: _deposit_failed,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from fednode.node.protocol import facts as f
 from fednode.node.protocol.facts import Fact
-from fednode.node.protocol.state import Deposit, State, Work
+from fednode.node.protocol.state import Deposit, Head, State, Work
 from fednode.node.protocol.transcript import fold
 from fednode.types import HeadStatus
 
@@ -49,13 +49,40 @@ def _agreed(state: State) -> bool:
 
 
 def _begun(state: State, fact: f.Begun) -> State:
-    head = replace(state.head, replayed=False, lost=False)
-    return replace(state, goal=fact.goal, reason=fact.reason, head=head, own_bucket_checked=False, overdue=None)
+    head = replace(_past_head(state.head, fact.at), replayed=False, lost=False, stall=None)
+    certified_at = None if state.certified_at is None else min(state.certified_at, fact.at)
+    return replace(
+        state,
+        goal=fact.goal,
+        reason=fact.reason,
+        head=head,
+        work=_past_work(state.work, fact.at),
+        certified_at=certified_at,
+        own_bucket_checked=False,
+        overdue=None,
+    )
+
+
+def _past_head(head: Head, now: float) -> Head:
+    """The machine's clock may have been set back since the last start: what was noted before is not in the future, or
+    what waits for some time after it would wait too long."""
+    deposits = {tx: d if d.at <= now else replace(d, at=now) for tx, d in head.deposits.items()}
+    return replace(head, status_at=min(head.status_at, now), deposits=deposits)
+
+
+def _past_work(work: Work, now: float) -> Work:
+    return replace(
+        work,
+        ready_at=min(work.ready_at, now),
+        final_at=min(work.final_at, now),
+        complete_at=min(work.complete_at, now),
+    )
 
 
 def _head_changed(state: State, fact: f.HeadChanged) -> State:
     head = replace(
         state.head,
+        stall=None,
         status=fact.status,
         status_at=fact.at,
         closed_snapshot=fact.snapshot if fact.snapshot is not None else state.head.closed_snapshot,
@@ -80,7 +107,7 @@ def _snapshot(state: State, fact: f.SnapshotNoted) -> State:
     transcript = state.transcript
     for tx in fact.transactions:
         transcript, _ = fold(transcript, state.rules.run, tx)
-    return replace(state, transcript=transcript, head=replace(state.head, snapshot=fact.number))
+    return replace(state, transcript=transcript, head=replace(state.head, snapshot=fact.number, stall=None))
 
 
 def _work(state: State, **changes: Any) -> State:
@@ -113,6 +140,8 @@ _STEPS: dict[type, Callable[[State, Any], State]] = {
     f.HeadChanged: _head_changed,
     f.HeadLost: lambda s, x: replace(s, head=replace(s.head, lost=True)),
     f.HeadRegained: lambda s, x: replace(s, head=replace(s.head, lost=False)),
+    f.HeadStalled: lambda s, x: replace(s, head=replace(s.head, stall=cast(f.HeadStalled, x))),
+    f.HeadResumed: lambda s, x: replace(s, head=replace(s.head, stall=None)),
     f.DepositSigned: lambda s, x: replace(s, head=replace(s.head, own_deposit=cast(f.DepositSigned, x).deposit)),
     f.DepositChanged: _deposit_changed,
     f.SnapshotNoted: _snapshot,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fednode.node.protocol.events import Goal
+from fednode.reports import StallKind
 from fednode.types import Digest, HeadId, HeadStatus, Lovelace, PartyName, RunId, SignedTx, Transaction, TxId
 
 
@@ -57,6 +58,24 @@ class HeadLost:
 
 @dataclass(frozen=True, slots=True)
 class HeadRegained:
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStalled:
+    """No snapshot can be confirmed since `since`, and who could change that. Information: `status` shows it."""
+
+    at: float
+    kind: StallKind
+    snapshot: int
+    parties: tuple[PartyName, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResumed:
+    """The stall is over without a snapshot. A confirmed snapshot ends it too."""
+
     at: float
 
 
@@ -251,6 +270,8 @@ Fact = (
     | HeadChanged
     | HeadLost
     | HeadRegained
+    | HeadStalled
+    | HeadResumed
     | DepositSigned
     | DepositChanged
     | SnapshotNoted

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fednode.node.protocol import facts as f
 from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.state import State
 from fednode.node.protocol.transcript import Finding
+
+
+def timely(state: State, finding: Finding) -> bool:
+    """Until the run is bound nobody knows its id here: only what bytes alone prove can be held against a party."""
+    return state.run is not None or (finding.transaction.content is None and finding.kind != "foreign")
 
 
 def fact_of(state: State, at: float, finding: Finding) -> Fact:
@@ -21,3 +28,11 @@ def fact_of(state: State, at: float, finding: Finding) -> Fact:
     round_number = finding.round if finding.round >= 0 else state.transcript.open_round
     raw = (finding.transaction.cbor,)
     return f.FaultFound(at, finding.party, round_number, finding.kind, finding.message, raw, "")
+
+
+def known_fault(fact: Fact, known: Iterable[Fact]) -> bool:
+    """One rule broken many times in a round is one fault with one piece of evidence: nobody can fill our disk."""
+    if not isinstance(fact, f.FaultFound):
+        return False
+    key = (fact.party, fact.round, fact.kind)
+    return any(isinstance(x, f.FaultFound) and (x.party, x.round, x.kind) == key for x in known)

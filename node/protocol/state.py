@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fednode.node.protocol.events import Goal
-from fednode.node.protocol.facts import DivergenceFound, FaultFound, PaidOut
+from fednode.node.protocol.facts import DivergenceFound, FaultFound, HeadStalled, PaidOut
 from fednode.node.protocol.transcript import Transcript
 from fednode.types import Digest, HeadId, HeadStatus, Lovelace, PartyName, RunId, SignedTx, TxId
 
@@ -64,6 +64,8 @@ class Head:
     replayed_at: float = 0.0
     lost: bool = False
     """The own node cannot be reached: what is missing may just not have been heard."""
+    stall: HeadStalled | None = None
+    """Why no snapshot can be confirmed now, and because of whom."""
 
     def funded(self, party: PartyName) -> int:
         """Lovelace of the party's deposits that are in the head."""
