@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from . import tools
 from .broken import Case
 from .drafts import SLOT, Draft
@@ -41,13 +39,9 @@ def build() -> Path:
 
 def _make(folder: Path) -> None:
     settings = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "CGO_ENABLED": "0"}
-    modules = tools.run(["go", "mod", "download"], FOLDER, **settings)
-    if modules.returncode:
-        pytest.skip(f"the Go modules of the independent ledger cannot be had: {modules.stderr.strip()[-300:]}")
+    tools.succeed(tools.run(["go", "mod", "download"], FOLDER, **settings), "Go modules of the independent ledger")
     command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(folder / "ledgerjudge"), "."]
-    built = tools.run(command, FOLDER, **settings)
-    if built.returncode:
-        raise RuntimeError(built.stderr)
+    tools.succeed(tools.run(command, FOLDER, **settings), "the independent ledger")
 
 
 def ask(program: Path, cases: Sequence[Case]) -> list[Verdict]:
