@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fednode.training.aggregator import AggregatorSettings, ExactAggregator
-from fednode.training.encode import encode_object
-from fednode.training.objects import ObjectId, object_prefix
-from fednode.training.schema import Schema
+from fednode.training.exact.aggregator import AggregatorSettings, ExactAggregator
+from fednode.training.exact.objects import ObjectId, object_prefix
+from fednode.training.exact.schema import Schema
+from fednode.training.exact.writer import encode_object
 from fednode.types import Digest, ModelFacts, PartyName, RunId
 
 RANK, WIDTH = 16, 4096

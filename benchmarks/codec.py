@@ -23,11 +23,11 @@ import safetensors.numpy
 import torch
 
 from fednode.training.arrays import F32
-from fednode.training.codecs import CODEC
-from fednode.training.encode import write_chunks
-from fednode.training.objects import CHUNK, ObjectFile, ObjectId, object_prefix
-from fednode.training.schema import CODECS, Schema
-from fednode.training.tensors import write_exact
+from fednode.training.codec.table import CODEC
+from fednode.training.exact.objects import CHUNK, ObjectFile, ObjectId, object_prefix
+from fednode.training.exact.schema import CODECS, Schema
+from fednode.training.exact.tensors import write_exact
+from fednode.training.exact.writer import write_chunks
 from fednode.types import Codec, Digest, ModelFacts, PartyName, RunId
 
 RANK, WIDTH = 16, 4096

@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fednode.training import corpus, tasks
-from fednode.training.builtin import DIGITS_MLP, TINY_BYTE_LLAMA
-from fednode.training.codecs import CODEC
-from fednode.training.initial import initial_state
-from fednode.training.schema import BLOCK, Schema, factor_of, padded
+from fednode.node.demo import corpus
+from fednode.training import tasks
+from fednode.training.codec.base import BLOCK
+from fednode.training.codec.table import CODEC
+from fednode.training.exact.initial import initial_state
+from fednode.training.exact.schema import Schema, factor_of, padded
 from fednode.training.tasks import Evaluation, Task
+from fednode.training.trainers.builtin import DIGITS_MLP, TINY_BYTE_LLAMA
 from fednode.types import PartyName, RunId, TrainerSetup, phase_of
 
 State = dict[str, NDArray[np.float32]]

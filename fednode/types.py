@@ -1,11 +1,12 @@
 """Ids, units and the few values that every part of fednode speaks of. Imports nothing of ours, does nothing.
 
-Hex strings are lower case. A `Digest` is the hex of a sha256, a `TxId` the hex of a blake2b-256 over a transaction body.
+Hex strings are lower case. A `Digest` is the hex of a sha256, a `TxId` the hex of a blake2b-256 over a transaction
+body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NewType
@@ -20,6 +21,9 @@ Lovelace = NewType("Lovelace", int)
 Phase = Literal["A", "B", "AB"]
 PhasePolicy = Literal["alternate", "both"]
 Codec = Literal["i8", "i4", "tk64", "f32"]
+
+Progress = Callable[[int, int, float], None]
+"""(step done, steps in all, last loss) of a local phase: information only."""
 
 LOVELACE_PER_ADA = 1_000_000
 SIGNAL_LOVELACE = Lovelace(1_000_000)

@@ -176,7 +176,7 @@ def trainer_setup(site: Site) -> TrainerSetup:
 
 
 def _aggregator(agreement: Agreement, facts: ModelFacts) -> Aggregator:
-    from fednode.training.aggregator import AggregatorSettings, ExactAggregator
+    from fednode.training.exact.aggregator import AggregatorSettings, ExactAggregator
 
     return ExactAggregator(
         AggregatorSettings(
@@ -199,7 +199,7 @@ def _aggregator(agreement: Agreement, facts: ModelFacts) -> Aggregator:
 
 def export(site: Site, folder: Path, round_number: int | None, *, merge: bool) -> tuple[Digest, int]:
     """Write S_r as a PEFT folder or a merged model; returns its digest and r. ConfigError where it is not here."""
-    from fednode.training.export import export as write
+    from fednode.training.trainers.export import export as write
 
     state = replay(site)
     if not state.digests:

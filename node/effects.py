@@ -13,7 +13,7 @@ from fednode.durable import write_atomic
 from fednode.errors import ConfigError, Conflict, FundsError, HeadError, HeadUnavailable, NotFound
 from fednode.node import evidence
 from fednode.node.fetching import fetch_object
-from fednode.node.ports import Aggregator, Bucket, Clock, Head, Progress, Trainer
+from fednode.node.ports import Aggregator, Bucket, Clock, Head, Trainer
 from fednode.node.protocol import events as e
 from fednode.node.protocol import pending as c
 from fednode.node.protocol.state import State
@@ -24,6 +24,7 @@ from fednode.types import (
     ModelFacts,
     PartyName,
     PhasePolicy,
+    Progress,
     SignalContent,
     SignedTx,
     TrainRequest,

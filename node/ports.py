@@ -5,7 +5,7 @@ Errors are those of `fednode.errors`; an error with `retryable = True` makes the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from fednode.types import (
     ModelFacts,
     PartyName,
     Phase,
+    Progress,
     RunId,
     SignalContent,
     SignedTx,
@@ -23,9 +24,6 @@ from fednode.types import (
     TrainResult,
     Transaction,
 )
-
-Progress = Callable[[int, int, float], None]
-"""(step done, steps in all, last loss): information only, may be called from any task of the loop."""
 
 
 class Head(Protocol):
@@ -101,7 +99,10 @@ class Trainer(Protocol):
     async def describe(self) -> ModelFacts: ...
 
     async def train(self, request: TrainRequest, progress: Progress | None = None) -> TrainResult:
-        """Raises TrainingError (OOM, non-finite update, child killed); the daemon decides whether to try again."""
+        """Raises TrainingError (OOM, non-finite update, child killed); the daemon decides whether to try again.
+
+        `progress` may be called from any task of the loop.
+        """
         ...
 
     async def aclose(self) -> None:

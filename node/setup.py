@@ -16,7 +16,7 @@ from fednode.node.agreement_tables import MAGIC
 from fednode.node.config import Settings, load_settings, parse_settings
 from fednode.node.home import Home
 from fednode.node.tomlwrite import Values, agreement_text, settings_text, write_new
-from fednode.training.builtin import TINY_BYTE_LLAMA, builtin_sha256
+from fednode.training.trainers.builtin import TINY_BYTE_LLAMA, builtin_sha256
 
 KeyKind = Literal["hydra", "fuel", "funds"]
 KINDS: tuple[KeyKind, ...] = ("hydra", "fuel", "funds")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from fednode.training.images import all_images
-from fednode.training.perceptron import Network
-from fednode.training.tensors import write_tensors
+from fednode.training.exact.tensors import write_tensors
+from fednode.training.trainers.images import all_images
+from fednode.training.trainers.perceptron import Network
 
 SEED, STEPS = 1729, 300
 

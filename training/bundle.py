@@ -14,8 +14,8 @@ from typing import cast
 
 from fednode.errors import TrainingError
 from fednode.training.arrays import F32, AnyArray
-from fednode.training.schema import Schema, factor_of
-from fednode.training.tensors import damaged, read_tensors, write_tensors
+from fednode.training.exact.schema import Schema, factor_of
+from fednode.training.exact.tensors import damaged, read_tensors, write_tensors
 from fednode.types import Digest, Phase
 
 log = logging.getLogger("fednode.training")

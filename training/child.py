@@ -6,15 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from fednode.errors import TrainingError
 from fednode.training.channel import LINE_LIMIT, Message, decode, encode, error_from_json
-from fednode.types import TrainerSetup
-
-Progress = Callable[[int, int, float], None]
+from fednode.types import Progress, TrainerSetup
 
 LOG_LIMIT = 2 << 20
 """Bytes of a log before it is moved to `<name>.1`, where it replaces the one before."""

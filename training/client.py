@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fednode.training.channel import Message, facts_from_json, record
-from fednode.training.child import Child, ChildLog, Progress
-from fednode.types import ModelFacts, TrainerSetup, TrainRequest, TrainResult
+from fednode.training.child import Child, ChildLog
+from fednode.types import ModelFacts, Progress, TrainerSetup, TrainRequest, TrainResult
 
 
 class TrainerProcess:

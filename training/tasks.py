@@ -6,7 +6,7 @@ into an encoded update. Tasks run in the trainer child only, and are imported on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
@@ -14,15 +14,12 @@ from typing import Protocol, cast
 from fednode.errors import ConfigError
 from fednode.training.arrays import F32 as F32
 from fednode.training.arrays import AnyArray as AnyArray
-from fednode.types import ModelFacts, Phase, TrainerSetup
-
-Progress = Callable[[int, int, float], None]
-"""(step done, steps in all, last loss)."""
+from fednode.types import ModelFacts, Phase, Progress, TrainerSetup
 
 MODULES: Mapping[str, str] = {
-    "linear": "fednode.training.linear",
-    "digits": "fednode.training.digits",
-    "lm": "fednode.training.lm",
+    "linear": "fednode.training.trainers.linear",
+    "digits": "fednode.training.trainers.digits",
+    "lm": "fednode.training.trainers.lm",
 }
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from fednode.errors import TrainingError
 from fednode.training.channel import Message, decode, encode, error_to_json, facts_to_json, record
-from fednode.training.local import LocalTrainer
+from fednode.training.local_phase import LocalTrainer
 from fednode.training.tasks import load
 from fednode.types import TrainerSetup, TrainRequest
 

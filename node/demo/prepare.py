@@ -15,7 +15,7 @@ from fednode.node.home import Home
 from fednode.node.names import party_names
 from fednode.node.setup import own_card
 from fednode.node.tomlwrite import agreement_text, settings_text
-from fednode.training.builtin import builtin_sha256
+from fednode.training.trainers.builtin import builtin_sha256
 
 CONTESTATION_S = 2
 
@@ -95,7 +95,7 @@ def _shares(folder: Path, names: Sequence[str], task: str) -> Path:
     """The held-out file; only `lm` has text, the other tasks make or bring their own data."""
     if task != "lm":
         return folder / "held-out.txt"
-    from fednode.training.corpus import write_shares
+    from fednode.node.demo.corpus import write_shares
 
     return write_shares(folder, names).held_out
 

@@ -21,10 +21,10 @@ async def fault(
         error = await daemon.error()
         assert isinstance(error, PeerFault), (error, daemon.talk)
         assert error.exit_status == 8
-        assert f"mallory broke the protocol in round" in error.message
+        assert "mallory broke the protocol in round" in error.message
         assert f"({kind})" in error.message, error.message
         assert "close-head" in error.hint
-        assert f"FAULT of mallory in round" in daemon.talk
+        assert "FAULT of mallory in round" in daemon.talk
         verdict = proof(federation, daemon, kind)
         assert proves in verdict
         status = federation.status(daemon.site.rules.me)

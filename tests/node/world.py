@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from fednode import reports as r
 from fednode.durable import write_atomic
 from fednode.errors import Conflict, HeadUnavailable, Integrity, NotFound, ObjectRefused, TrainingError
-from fednode.node.ports import Progress
 from fednode.types import (
     AggregateResult,
     Digest,
@@ -28,6 +27,7 @@ from fednode.types import (
     ModelFacts,
     PartyName,
     Phase,
+    Progress,
     RunId,
     SignalContent,
     SignedTx,

@@ -10,7 +10,7 @@ from reader import read_run
 from synthetic import RANK, SHAPES, Synthetic
 
 from fednode.errors import ObjectRefused
-from fednode.training.aggregator import AggregatorSettings, ExactAggregator
+from fednode.training.exact.aggregator import AggregatorSettings, ExactAggregator
 from fednode.types import Digest, ModelFacts, PartyName, RunId, phase_of
 
 FOUR: dict[str, Any] = {"names": ("alice", "bob", "carol", "dave"), "weights": (1, 1, 1, 1)}

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fednode.training.encode import encode_object
-from fednode.training.objects import ObjectId
-from fednode.training.schema import Schema
+from fednode.training.exact.objects import ObjectId
+from fednode.training.exact.schema import Schema
+from fednode.training.exact.writer import encode_object
 from fednode.types import Codec, Digest, ModelFacts, PartyName, RunId
 
 RUN = RunId("0123456789abcdef" * 2)

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fednode.errors import ConfigError, ObjectRefused, TrainingError
-from fednode.training.aggregate import Rule, clip_factors, make_plan
-from fednode.training.aggregator import AggregatorSettings, ExactAggregator
-from fednode.training.encode import encode_object
-from fednode.training.objects import object_prefix
-from fednode.training.outer import Outer, OuterKind
-from fednode.training.select import network, sum_of_middle
-from fednode.training.tensors import read_state, read_tensors, state_digest
+from fednode.training.exact.aggregate import Rule, clip_factors, make_plan
+from fednode.training.exact.aggregator import AggregatorSettings, ExactAggregator
+from fednode.training.exact.objects import object_prefix
+from fednode.training.exact.outer_step import Outer, OuterKind
+from fednode.training.exact.sorting import network, sum_of_middle
+from fednode.training.exact.state_file import read_state, state_digest
+from fednode.training.exact.tensors import read_tensors
+from fednode.training.exact.writer import encode_object
 from fednode.types import Codec, PartyName, PhasePolicy, phase_of
 
 

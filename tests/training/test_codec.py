@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fednode.errors import ObjectRefused, TrainingError
-from fednode.training.codecs import CODEC
-from fednode.training.scales import SCALES, SCALES_F32, nearest_scale, smallest_scale
+from fednode.training.codec.scales import SCALES, SCALES_F32, nearest_scale, smallest_scale
+from fednode.training.codec.table import CODEC
 from fednode.types import Codec
 
 ALL: list[Codec] = ["i8", "i4", "tk64", "f32"]

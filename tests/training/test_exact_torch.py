@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fednode.errors import TrainingError
-from fednode.training.aggregate import Plan
-from fednode.training.outer import Outer, refuse_flush_to_zero
+from fednode.training.exact.aggregate import Plan
+from fednode.training.exact.outer_step import Outer, refuse_flush_to_zero
 
 pytestmark = pytest.mark.torch
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from fednode.errors import ConfigError, TrainingError
-from fednode.training import linear, tasks
-from fednode.training.aggregator import AggregatorSettings, ExactAggregator
-from fednode.training.local import LocalTrainer
-from fednode.training.tensors import read_tensors
+from fednode.training import tasks
+from fednode.training.exact.aggregator import AggregatorSettings, ExactAggregator
+from fednode.training.exact.tensors import read_tensors
+from fednode.training.local_phase import LocalTrainer
+from fednode.training.trainers import linear
 from fednode.types import Codec, PartyName, RunId, TrainerSetup, TrainRequest, phase_of
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fednode.errors import ObjectRefused, TrainingError
-from fednode.training.encode import encode_object
-from fednode.training.objects import check_object, object_prefix, object_size
+from fednode.training.exact.objects import check_object, object_prefix, object_size
+from fednode.training.exact.writer import encode_object
 from fednode.types import Codec
 
 ALL: list[Codec] = ["i8", "i4", "tk64", "f32"]
@@ -81,6 +81,15 @@ def test_refusal_names_the_field(
     with pytest.raises(ObjectRefused) as caught:
         check_object(path, small.schema("i8"), small.identity())
     assert caught.value.rule == rule
+
+
+def test_header_without_the_fields_is_refused_as_a_header(store: Callable[..., Path], small: SimpleNamespace) -> None:
+    path = store("i8")
+    length = len(object_prefix(small.schema("i8"), small.identity()))
+    path.write_bytes(b"\xff{[" * (length // 3) + b"\0" * (length % 3) + path.read_bytes()[length:])
+    with pytest.raises(ObjectRefused) as caught:
+        check_object(path, small.schema("i8"), small.identity())
+    assert caught.value.rule == "header"
 
 
 def test_other_schema_and_size_are_refused(store: Callable[..., Path], small: SimpleNamespace) -> None:

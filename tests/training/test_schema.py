@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from fednode.errors import ConfigError, TrainingError
 from fednode.training.bundle import Bundle, read_bundle, write_bundle
-from fednode.training.initial import initial_state, write_initial
-from fednode.training.schema import Schema
-from fednode.training.tensors import read_state, read_tensors, state_digest, write_tensors
+from fednode.training.exact.initial import initial_state, write_initial
+from fednode.training.exact.schema import Schema
+from fednode.training.exact.state_file import read_state, state_digest
+from fednode.training.exact.tensors import read_tensors, write_tensors
 from fednode.types import ModelFacts
 
 

@@ -18,8 +18,8 @@ import pytest
 from fednode.errors import ConfigError, TrainingError
 from fednode.training.child import LOG_LIMIT, ChildLog, environment
 from fednode.training.client import TrainerProcess
-from fednode.training.initial import write_initial
-from fednode.training.schema import Schema
+from fednode.training.exact.initial import write_initial
+from fednode.training.exact.schema import Schema
 from fednode.types import PartyName, RunId, TrainerSetup, TrainRequest
 
 pytestmark = pytest.mark.process

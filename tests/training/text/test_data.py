@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fednode.errors import ConfigError, TrainingError
-from fednode.training import data
-from fednode.training.builtin import TINY_BYTE_LLAMA, builtin_folder, builtin_sha256
-from fednode.training.files import checked_digests, weight_files
-from fednode.training.recipe import data_of, lora_of, quantisation_of, recipe_of, round_random
+from fednode.training.trainers import data
+from fednode.training.trainers.builtin import TINY_BYTE_LLAMA, builtin_folder, builtin_sha256
+from fednode.training.trainers.recipe import data_of, lora_of, quantisation_of, recipe_of, round_random
+from fednode.training.trainers.weight_files import checked_digests, weight_files
 from fednode.types import PartyName, RunId, TrainerSetup
 
 

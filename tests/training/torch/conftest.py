@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fednode.node.demo.corpus import Shares, write_shares
 from fednode.training import tasks
-from fednode.training.builtin import DIGITS_MLP, TINY_BYTE_LLAMA
-from fednode.training.corpus import Shares, write_shares
-from fednode.training.initial import initial_state
-from fednode.training.schema import Schema
+from fednode.training.exact.initial import initial_state
+from fednode.training.exact.schema import Schema
 from fednode.training.tasks import Task, Trained
+from fednode.training.trainers.builtin import DIGITS_MLP, TINY_BYTE_LLAMA
 from fednode.types import PartyName, RunId, TrainerSetup
 
 State = dict[str, NDArray[np.float32]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fednode.errors import ConfigError, TrainingError
-from fednode.training import images
 from fednode.training.tasks import Task, load
+from fednode.training.trainers import images
 from tests.training.torch.conftest import make_setup, same, start_of, train
 
 pytestmark = pytest.mark.torch

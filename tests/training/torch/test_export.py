@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from fednode.errors import ConfigError
-from fednode.training import data
-from fednode.training.builtin import TINY_BYTE_LLAMA, builtin_folder
-from fednode.training.corpus import Shares
-from fednode.training.export import export
-from fednode.training.model import guard, quantiser
+from fednode.node.demo.corpus import Shares
+from fednode.training.exact.tensors import write_tensors
 from fednode.training.tasks import Task, load
-from fednode.training.tensors import write_tensors
+from fednode.training.trainers import data
+from fednode.training.trainers.builtin import TINY_BYTE_LLAMA, builtin_folder
+from fednode.training.trainers.export import export
+from fednode.training.trainers.model import guard, quantiser
 from fednode.types import TrainerSetup
 from tests.training.torch.conftest import State, make_setup, start_of, train
 

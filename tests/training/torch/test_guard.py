@@ -10,8 +10,8 @@ import pytest
 import torch
 from bitsandbytes.functional import has_avx512bf16
 
-from fednode.training.causal import LanguageModel
 from fednode.training.tasks import load
+from fednode.training.trainers.causal import LanguageModel
 from fednode.types import TrainerSetup
 from tests.training.torch.conftest import start_of
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fednode.errors import ConfigError, TrainingError
-from fednode.training.builtin import TINY_BYTE_LLAMA, builtin_folder, builtin_sha256
-from fednode.training.corpus import Shares
-from fednode.training.device import out_of_memory
+from fednode.node.demo.corpus import Shares
 from fednode.training.tasks import Task, load
+from fednode.training.trainers.builtin import TINY_BYTE_LLAMA, builtin_folder, builtin_sha256
+from fednode.training.trainers.device import out_of_memory
 from fednode.types import TrainerSetup
 from tests.training.torch.conftest import make_setup, same, start_of, train
 
