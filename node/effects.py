@@ -58,6 +58,8 @@ class Effects:
     confirmed: Callable[[], Iterable[tuple[TxId, str]]]
     """(id, hex of the bytes) of every confirmed transaction in the journal, in confirmed order."""
     progress: Progress | None = None
+    base_checked: bool = field(default=False, init=False)
+    """See `recompute.Site`."""
     _aggregator: Aggregator | None = field(default=None, init=False)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 

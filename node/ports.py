@@ -125,6 +125,13 @@ class Aggregator(Protocol):
         """Write S_0 durably, return its digest."""
         ...
 
+    def digest(self, state: Path, momentum: Path | None) -> Digest:
+        """State digest of an own S_r (momentum None: of S_0), read from the disk.
+
+        Raises TrainingError where the file, or the momentum beside it, is missing or not one of this run.
+        """
+        ...
+
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
     ) -> None:
@@ -141,7 +148,10 @@ class Aggregator(Protocol):
         new_state: Path,
         new_momentum: Path,
     ) -> AggregateResult:
-        """S_r from S_{r-1} and every party's checked object (own one included). Writes both files durably."""
+        """S_r from S_{r-1} and every party's checked object (own one included). Writes both files durably.
+
+        `momentum` is None in round 1 only: it starts from zero.
+        """
         ...
 
 

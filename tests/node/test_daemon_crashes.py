@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from fednode.errors import Conflict
 from fednode.node.protocol import pending as c
 from fednode.node.protocol.pending import Command
 from fednode.node.protocol.state import State
+from fednode.node.recompute import ensure_base
 from fednode.types import Digest, HeadStatus
 
 from .party import RUN, Crash, Party, build, open_head, scratch
-from .world import LoopClock, run_virtual
+from .world import LoopClock, VectorAggregator, run_virtual
 
 
 class Fuse:
@@ -181,6 +183,79 @@ def test_an_older_home_comes_back_without_its_folder(back: int) -> None:
             ends.append(stopped.message)
     assert sum(isinstance(end, tuple) for end in ends) >= 8
     assert all("can no longer be published" in end for end in ends if isinstance(end, str))
+
+
+def lost(path: Path) -> None:
+    path.unlink()
+
+
+def flipped(path: Path) -> None:
+    """One bit of the first number is another one; the file still reads well."""
+    data = bytearray(path.read_bytes())
+    data[next(at for at, byte in enumerate(data) if chr(byte).isdigit())] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("folder", "damage"),
+    [("state", lost), ("state", flipped), ("momentum", lost), ("both", lost), ("both", flipped)],
+)
+def test_a_lost_or_damaged_adapter_is_computed_again(folder: str, damage: Callable[[Path], None]) -> None:
+    """S_1 and the momentum beside it, while Anna works on round 2. (The journal has no digest of a momentum.)"""
+    spoilt = 0
+
+    def spoil(anna: Party, opened: int) -> None:
+        nonlocal spoilt
+        places = ("state", "momentum") if folder == "both" else (folder,)
+        for path in [anna.root / "runs" / RUN / place / "000001.safetensors" for place in places]:
+            if path.exists():
+                damage(path)
+                spoilt += 1
+
+    for journalled in range(18, 40, 2):
+        assert restored(journalled, spoil) == UNDISTURBED
+    assert spoilt >= 5
+
+
+def test_a_damaged_momentum_on_the_way_back_is_found_by_the_digest_after_it() -> None:
+    """S_2 is lost, S_1 is intact, the momentum beside S_1 is not: S_0 leads there."""
+
+    async def story(root: Path) -> tuple[Digest, ...]:
+        parties = build(root)
+        await open_head(parties)
+        states = await asyncio.gather(*(party.work() for party in parties))
+        anna, effects = parties[0], parties[0].effects()
+        folder = effects.folder
+        before = folder.state(2).read_bytes(), folder.momentum(2).read_bytes()
+        assert folder.state(1).exists()
+        folder.state(2).unlink()
+        flipped(folder.momentum(1))
+        end = replace(anna.state(), round=3)  # as if there were a third round
+        await ensure_base(effects, VectorAggregator(), end)
+        assert (folder.state(2).read_bytes(), folder.momentum(2).read_bytes()) == before
+        assert not folder.state(0).exists()  # what is older than the round before is not kept
+        return states[0].digests
+
+    with scratch() as root:
+        assert run_virtual(story(root)) == UNDISTURBED
+
+
+def test_damaged_objects_in_the_cache_are_fetched_again_on_the_way_back() -> None:
+    async def story(root: Path) -> None:
+        parties = build(root)
+        await open_head(parties)
+        await asyncio.gather(*(party.work() for party in parties))
+        effects = parties[0].effects()
+        folder, end = effects.folder, replace(parties[0].state(), round=3)
+        before = folder.state(2).read_bytes()
+        folder.state(2).unlink()
+        for path in folder.objects.iterdir():
+            path.write_bytes(path.read_bytes().replace(b'"x": [', b'"x": [1'))
+        await ensure_base(effects, VectorAggregator(), end)
+        assert folder.state(2).read_bytes() == before
+
+    with scratch() as root:
+        run_virtual(story(root))
 
 
 def test_a_run_that_ended_without_this_node_is_recomputed_from_the_buckets() -> None:

@@ -394,6 +394,11 @@ class VectorAggregator:
         write_atomic(state, data)
         return sha256(data)
 
+    def digest(self, state: Path, momentum: Path | None) -> Digest:
+        if momentum is not None and not momentum.exists():
+            raise TrainingError(f"{momentum} is missing")
+        return sha256(state.read_bytes())
+
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
     ) -> None:

@@ -246,6 +246,32 @@ def test_damaged_input_leaves_nothing_behind(make_run: object) -> None:
     assert sorted(run.folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("outer", ["nesterov", "none"])
+def test_the_digest_on_the_disk_tells_of_damage(make_run: object, outer: OuterKind) -> None:
+    run: Run = make_run(2, outer=outer)  # type: ignore[operator]
+    aggregator, state, momentum = run.aggregator(), run.folder / "s1", run.folder / "m1"
+    assert aggregator.digest(run.folder / "s0", None) == aggregator.initial(run.folder / "again")
+    run.store(1, 1, [1.0, 1.0])
+    digest = state_digest(run.advance(1))
+    assert aggregator.digest(state, momentum) == digest
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert aggregator.digest(state, momentum) != digest
+    state.write_bytes(whole[:-1])
+    with pytest.raises(TrainingError, match="damaged"):
+        aggregator.digest(state, momentum)
+    state.write_bytes(whole)
+    momentum.write_bytes(momentum.read_bytes()[:-1])
+    if outer == "none":
+        assert aggregator.digest(state, momentum) == digest
+    else:
+        with pytest.raises(TrainingError, match="damaged"):
+            aggregator.digest(state, momentum)
+    state.unlink()
+    with pytest.raises(TrainingError, match="missing"):
+        aggregator.digest(state, None)
+
+
 def test_leftover_of_a_killed_attempt_is_removed(make_run: object) -> None:
     run: Run = make_run(1)  # type: ignore[operator]
     run.store(1, 0, [1e-3])

@@ -15,6 +15,7 @@ from fednode.training.exact.next_state import StatePaths, advance
 from fednode.training.exact.objects import CHUNK, ObjectId, check_object, object_size, open_object
 from fednode.training.exact.outer_step import Outer, OuterKind
 from fednode.training.exact.schema import Schema
+from fednode.training.exact.state_file import digest_of_state, existing_state
 from fednode.types import AggregateResult, Codec, Digest, ModelFacts, PartyName, Phase, PhasePolicy, RunId, phase_of
 
 OUTLIER = FULL // 4
@@ -86,6 +87,17 @@ class ExactAggregator:
     def initial(self, state: Path) -> Digest:
         """Write S_0 durably, return its digest."""
         return write_initial(state, self._schema, self._settings.seed)
+
+    def digest(self, state: Path, momentum: Path | None) -> Digest:
+        """State digest of S_r in `state`, read from the disk; `momentum` None for S_0.
+
+        Raises TrainingError where `state`, or with an outer momentum `momentum`, is missing or not of this run.
+        """
+        if momentum is not None and self._outer.kind != "none":
+            with existing_state(momentum, self._schema):
+                pass
+        with existing_state(state, self._schema) as file:
+            return digest_of_state(file.fd, self._schema)
 
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
