@@ -18,7 +18,7 @@ from fednode.errors import HeadError, HeadUnavailable
 from fednode.hydra.delivery import PATIENCE, PATIENCE_EMBEDDED
 from fednode.hydra.dial import MAX_MESSAGE, dial
 from fednode.hydra.messages import ClientInput
-from fednode.hydra.rest import Rest
+from fednode.hydra.rest import HeadState, Rest
 from fednode.hydra.session import Session
 from fednode.hydra.stall import StallDetector
 from fednode.hydra.wire import encode
@@ -26,6 +26,8 @@ from fednode.reports import HeadReport, HeadUnreachable, SnapshotConfirmed
 from fednode.types import HeadStatus
 
 _LOG = logging.getLogger("fednode.head")
+FUNDING_SNAPSHOTS: Final = 64
+"""Up to so many snapshots, and eight for each party, deposits may still be on their way: the history is read whole."""
 _TOO_BIG: Final = 1009
 """Websocket close code (RFC 6455) that our side sends for a message over the bound."""
 _PING_EVERY: Final = 20.0
@@ -55,7 +57,7 @@ class Client:
         self._stalls = stalls
         self._tls = tls
         self._look_at = 0.0
-        self._funding_snapshots = 64 + 8 * parties
+        self._funding_snapshots = FUNDING_SNAPSHOTS + 8 * parties
         self._socket: ClientConnection | None = None
         self._changed = asyncio.Event()
         self._needs_history = False
@@ -112,7 +114,7 @@ class Client:
             self._socket = socket
             keep_alive: asyncio.Task[None] | None = None
             try:
-                while not (self._session.behind and not history):
+                while not ((self._session.behind and not history) or self._session.wants_history):
                     frame = await self._receive(socket)
                     for report in await (self._look() if frame is None else self._handle(frame)):
                         yield report
@@ -130,10 +132,16 @@ class Client:
         the events of the funding phase, of a closed head and of a finalised one come with the history only.
         """
         state = await self._rest.head()
-        self._session.connecting(state.head_id)
         needed, self._needs_history = self._needs_history, False
-        if needed or self._session.head_id is None:
-            return needed
+        if not needed:
+            needed = await self._lacks(state)
+        self._session.connecting(state.head_id, history=needed)
+        return needed
+
+    async def _lacks(self, state: HeadState) -> bool:
+        """Whether only the history brings what the journal lacks."""
+        if (self._session.head_id or state.head_id) is None:
+            return False
         if state.tag != "Open" or self._session.reported <= self._funding_snapshots:
             return True
         snapshot = await self._rest.snapshot()

@@ -44,6 +44,8 @@ class Session:
         """True from Greetings to the end of a connection."""
         self.wants_snapshot: bool = False
         """True where the shell must fetch the node's last snapshot and call `load`."""
+        self.wants_history: bool = False
+        """True where the shell must connect again and have the whole history replayed."""
         self.confirmed: set[TxId] = set()
         """Ids in every snapshot seen, own and peers'."""
         self.lost: dict[TxId, bytes] = {}
@@ -54,7 +56,7 @@ class Session:
         self._parties = {member.address: member.name for member in settings.members}
         self._seq = -1
         self._target: int | None = None
-        self._opened = self._finalised = False
+        self._opened = self._finalised = self._history = False
 
     @property
     def embedded(self) -> bool:
@@ -66,11 +68,14 @@ class Session:
         """Whether the node has confirmed snapshots that no message of this connection has brought yet."""
         return self._target is not None
 
-    def connecting(self, head_id: HeadId | None) -> None:
-        """A new connection, to a node that is in head `head_id` now (None: idle)."""
+    def connecting(self, head_id: HeadId | None, *, history: bool = True) -> None:
+        """A new connection, with or without history, to a node that is in head `head_id` now (None: idle)."""
         check_head(self.head_id, head_id)
         self.head_id = self.head_id or head_id
-        self.greeted = self.wants_snapshot = False
+        self.greeted = self.wants_snapshot = self.wants_history = False
+        self._history = history
+        if history and self.view.stale:
+            self.view = View()
         # A killed node may have lost its last events and give their numbers to others.
         self._seq = -1
         self._target = None
@@ -120,6 +125,10 @@ class Session:
         self.wants_snapshot = False
         if not self.view.load(snapshot, head_version):
             _LOG.warning("the node's snapshot %d differs from the state folded so far", self.view.number)
+        if snapshot is None and self.reported and not self._history:
+            # The head was finalised just now, and the state that it ended with is in the history alone.
+            self.view.stale = self.wants_history = True
+            return []
         number = snapshot.number if snapshot else 0
         result: list[HeadReport] = []
         if snapshot and number == self.reported + 1:
@@ -191,6 +200,9 @@ class Session:
                 self._become(HeadStatus.FANOUT_POSSIBLE)
                 return [reports.FanoutPossible(now)]
             case messages.HeadIsFinalized(utxo=utxo):
+                self.wants_history = self.view.stale and not self._history
+                if self.wants_history:
+                    return []
                 self._finalised = True
                 self._become(HeadStatus.FINALIZED)
                 return [payout(now, self._settings.members, utxo, self.view)]
