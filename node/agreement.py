@@ -149,7 +149,7 @@ class Agreement:
 
 def load_agreement(path: Path, *, check_address: CheckAddress | None = None) -> Agreement:
     """Read peers.toml. ConfigError names file, line, key, value, expectation and fix."""
-    file = TomlFile.read(path, missing_hint="make it with: fednode peers add CARD...")
+    file = TomlFile.read(path, missing_hint="make it with: fednode peers add CARD..., or name it: --peers FILE")
     return replace(parse_agreement(file.tables(), file=file, check_address=check_address), path=path)
 
 

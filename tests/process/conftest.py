@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from federation import Federation
+from federation import Federation, undisturbed
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         whole.end()
     return whole.root
+
+
+@pytest.fixture(scope="session")
+def reference(opened: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Digest of the undisturbed run of `opened`."""
+    return undisturbed(opened, tmp_path_factory.mktemp("reference") / "f")
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation import PATIENCE_S, Federation, Running, Trouble
@@ -29,6 +30,8 @@ MADE_TRUE_BY: Mapping[str, type] = {
 ONCE = (f.HomeBound, f.RunBound, f.HeadBound, f.Prepared, f.TranscriptStored, f.PaidOut)
 """Facts without a number of which a journal holds one."""
 LOOK_EVERY_S = 0.2
+TRAIN_FAILED = "Train failed and is tried again"
+UNREACHABLE = "cannot be reached"
 
 
 @dataclass
@@ -51,6 +54,8 @@ class _Line:
     point: str = ""
     look_at: float = 0.0
     seen: bool = False
+    until: Callable[[], bool] | None = None
+    """What has to be true before it is started a second time."""
 
     def start(self) -> Running:
         """Start with the next point that is not behind already."""
@@ -71,16 +76,24 @@ class _Line:
 
 
 def kill_along(
-    whole: Federation, what: str, schedule: Mapping[str, Sequence[str]], *, timeout: float = PATIENCE_S
+    whole: Federation,
+    what: str,
+    schedule: Mapping[str, Sequence[str]],
+    *,
+    hold: Mapping[str, Callable[[], bool]] | None = None,
+    timeout: float = PATIENCE_S,
 ) -> Kills:
     """Run `what` at every party of `schedule`. A party's daemon kills itself at its next point, and is started again by
     the same command with the point after that, until the command succeeds.
 
     A point is missed when it lies behind the daemon (facts that were journalled together, say); a daemon that has gone
-    past its point is killed where it is. Trouble when a command fails in any other way, or does not end.
+    past its point is killed where it is. A party in `hold` is started a second time only when that becomes true.
+    Trouble when a command fails in any other way, or does not end.
     """
-    kills = Kills()
-    lines = [_Line(whole, what, party, kills, list(points)) for party, points in schedule.items()]
+    kills, hold = Kills(), hold or {}
+    lines = [
+        _Line(whole, what, party, kills, list(points), until=hold.get(party)) for party, points in schedule.items()
+    ]
     running = {line.party: line.start() for line in lines}
 
     def settled() -> bool:
@@ -88,7 +101,7 @@ def kill_along(
             again = _judge(line, running[line.party])
             if again is not None:
                 running[line.party] = again
-        return all(process.over for process in running.values())
+        return all(process.popen.returncode == 0 for process in running.values())
 
     whole.wait(settled, f"{what} ends at all parties, killed on the way", timeout=timeout)
     return kills
@@ -102,6 +115,9 @@ def _judge(line: _Line, process: Running) -> Running | None:
         process.kill()
     status = process.popen.returncode
     if status == -signal.SIGKILL:
+        if line.until is not None and not line.until():
+            return None
+        line.until = None
         told = line.kills.missed if process.killed else line.kills.survived
         told.append((line.party, line.point))
         return line.start()
@@ -110,6 +126,38 @@ def _judge(line: _Line, process: Running) -> Running | None:
     line.kills.missed.extend((line.party, point) for point in [line.point, *line.ahead] if point)
     line.point, line.ahead = "", []
     return None
+
+
+def kill_trainer(whole: Federation, daemon: Running, party: str, number: int) -> None:
+    """kill -9 of a trainer child in mid-step of a round; its daemon goes on with another child."""
+    whole.wait(lambda: _stepping(daemon, number), f"{party} is in a step of round {number}")
+    trainer = daemon.trainer()
+    assert trainer is not None
+    trainer.suspend()
+    assert not whole.has(party, f.Trained, round=number), f"{party}: too late to kill the trainer in round {number}"
+    failed = daemon.talk.count(TRAIN_FAILED)
+    trainer.kill()
+    whole.wait(lambda: daemon.talk.count(TRAIN_FAILED) > failed, f"{party} says that its trainer is gone")
+    whole.wait(lambda: whole.has(party, f.Trained, round=number), f"{party} has trained round {number}")
+    assert not daemon.over
+
+
+def _stepping(daemon: Running, number: int) -> bool:
+    shown = [json.loads(line) for line in daemon.talk.splitlines() if line.startswith("{") and line.endswith("}")]
+    return any(x.get("round") == number and 0 < x.get("step", 0) < x.get("steps", 0) for x in shown)
+
+
+def kill_node(whole: Federation, daemons: Mapping[str, Running]) -> None:
+    """kill -9 of the embedded head, and its start by the same command once every daemon has noticed."""
+    assert whole.server is not None
+    noticed = {name: daemon.talk.count(UNREACHABLE) for name, daemon in daemons.items()}
+    whole.server.kill()
+    for name, daemon in daemons.items():
+        whole.wait(
+            lambda d=daemon, n=name: d.talk.count(UNREACHABLE) > noticed[n], f"{name} says that its node is gone"
+        )
+        assert not daemon.over
+    whole.serve()
 
 
 def behind(whole: Federation, party: str, point: str) -> bool:
@@ -158,14 +206,3 @@ def around(*things: str) -> list[str]:
 
 def way(thing: str) -> str:
     return "-journal" if hasattr(f, thing.partition(":")[0]) else ""
-
-
-def dealt(points: Iterable[str], parties: Sequence[str]) -> dict[str, list[str]]:
-    """Points dealt to parties in turn, thing by thing, so that all are killed in every round."""
-    schedule: dict[str, list[str]] = {party: [] for party in parties}
-    things: dict[str, list[str]] = {}
-    for point in points:
-        things.setdefault(point.partition(":")[2], []).append(point)
-    for index, group in enumerate(things.values()):
-        schedule[parties[index % len(parties)]] += group
-    return schedule

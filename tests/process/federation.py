@@ -246,9 +246,9 @@ class Federation:
         self.serve()
         self.succeed([self.party(name, "init_head") for name in self.names])
 
-    def finish(self) -> dict[str, Json]:
+    def finish(self, *, timeout: float = PATIENCE_S) -> dict[str, Json]:
         """`run` at all parties, to the end; the answers by party."""
-        answers = self.succeed([self.party(name, "run") for name in self.names])
+        answers = self.succeed([self.party(name, "run") for name in self.names], timeout=timeout)
         return dict(zip(self.names, answers, strict=True))
 
     def end(self) -> None:
@@ -372,6 +372,18 @@ class Federation:
         assert found["digests"][-1] == digest
         crashes = list(self.root.glob("logs*/fednode-crash-*"))
         assert not crashes, self.tails()
+
+
+def undisturbed(opened: Path, folder: Path, *, timeout: float = PATIENCE_S) -> str:
+    """Digest of a whole run of a copy of an opened federation; the copy stays in `folder`."""
+    whole = Federation.copy(opened, folder)
+    try:
+        whole.serve()
+        digest = str(whole.finish(timeout=timeout)["alice"]["digest"])
+        whole.check_complete(digest)
+        return digest
+    finally:
+        whole.end()
 
 
 def free_ports(count: int) -> list[int]:

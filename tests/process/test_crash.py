@@ -6,31 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from crash import around, kill_along
-from federation import Federation
+from crash import around, kill_along, kill_node, kill_trainer
+from federation import Federation, undisturbed
 
 from fednode.node.protocol import facts as f
 
 pytestmark = pytest.mark.process
 
 Copy = Callable[..., Federation]
-
-
-@pytest.fixture(scope="module")
-def reference(opened: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Digest of the undisturbed run."""
-    return undisturbed(opened, tmp_path_factory.mktemp("reference") / "f")
-
-
-def undisturbed(opened: Path, folder: Path) -> str:
-    whole = Federation.copy(opened, folder)
-    try:
-        whole.serve()
-        digest = str(whole.finish()["alice"]["digest"])
-        whole.check_complete(digest)
-        return digest
-    finally:
-        whole.end()
 
 
 RUN = {
@@ -76,11 +59,15 @@ OPEN = {
 }
 
 
-def test_init_head_killed_then_trainer_head_and_everything(federation: Copy, tmp_path: Path) -> None:
+def test_init_head_killed_and_one_deposit_late_then_trainer_head_and_everything(
+    federation: Copy, tmp_path: Path
+) -> None:
     whole = federation(steps=4000)
     whole.serve()
-    kills = kill_along(whole, "init_head", OPEN)
+    late = {"carol": lambda: whole.has("bob", f.DepositChanged, party="bob", stage="final")}
+    kills = kill_along(whole, "init_head", OPEN, hold=late)
     assert not kills.missed
+    assert whole.has("carol", f.DepositChanged, stage="failed", reason="its validity is over"), "it was drafted again"
     for name in whole.names:
         state = whole.state(name)
         assert {p: state.head.funded(p) for p in whole.names} == dict.fromkeys(whole.names, state.rules.deposit)
@@ -89,49 +76,16 @@ def test_init_head_killed_then_trainer_head_and_everything(federation: Copy, tmp
 
     whole.serve()
     daemons = {name: whole.party(name, "run") for name in whole.names}
-    kill_trainer(whole, "alice", 1)
+    kill_trainer(whole, daemons["alice"], "alice", 1)
 
     whole.wait(lambda: whole.has("bob", f.SignalSigned, round=2), "bob has signed round 2")
-    assert whole.server is not None
-    whole.server.kill()
-    for name, daemon in daemons.items():
-        whole.wait(lambda d=daemon: "cannot be reached" in d.talk, f"{name} says that its node is gone")
-        assert not daemon.over
-    whole.serve()
+    kill_node(whole, daemons)
 
     whole.wait(lambda: whole.has("carol", f.Trained, round=3), "carol has trained round 3")
     whole.kill_all()
     whole.serve()
     whole.finish()
     whole.check_complete(digest)
-
-
-def test_a_deposit_that_was_signed_and_never_sent_is_drafted_again(federation: Copy) -> None:
-    whole = federation(parties=2)
-    whole.serve()
-    bob = whole.party("bob", "init_head")
-    killed = whole.party("alice", "init_head", crash_at="after-journal:DepositSigned")
-    assert whole.over(killed).status == -9
-    whole.wait(lambda: whole.has("bob", f.DepositChanged, party="bob", stage="final"), "bob's deposit is in the head")
-    whole.succeed([whole.party("alice", "init_head"), bob])
-    assert whole.has("alice", f.DepositChanged, stage="failed", reason="its validity is over")
-    final = [d for d in whole.state("bob").head.deposits.values() if d.stage == "final"]
-    assert sorted((d.party, d.lovelace) for d in final) == [("alice", 30_000_000), ("bob", 30_000_000)]
-
-
-def kill_trainer(whole: Federation, party: str, number: int) -> None:
-    """kill -9 of the party's trainer child in mid-step of a round; the daemon itself goes on."""
-    daemon = [each for each in whole.processes if each.name == f"{party}-run"][-1]
-    stepping = '"step": '
-    whole.wait(lambda: stepping in daemon.talk, f"{party} is in a step of round {number}")
-    trainer = daemon.trainer()
-    assert trainer is not None
-    trainer.suspend()
-    assert not whole.has(party, f.Trained, round=number), "too late: training is over"
-    trainer.kill()
-    whole.wait(lambda: "Train failed and is tried again" in daemon.talk, f"{party} says that its trainer is gone")
-    whole.wait(lambda: whole.has(party, f.Trained, round=number), f"{party} has trained round {number}")
-    assert not daemon.over
 
 
 def test_close_head_killed_in_the_middle_of_a_run(copy: Copy) -> None:
