@@ -114,9 +114,16 @@ class HydraHead:
         if session is None or not session.greeted or session.view.stale:
             raise HeadUnavailable("the head's confirmed state is not known yet")
         owned = session.view.owned(self._me.address)
-        signal = build_signal(
-            content, owned, me=self._me.name, members=self._settings.members, key=self._settings.funds_key
-        )
+        try:
+            signal = build_signal(
+                content, owned, me=self._me.name, members=self._settings.members, key=self._settings.funds_key
+            )
+        except FundsError as error:
+            if not session.view.lags:
+                raise
+            raise HeadUnavailable(
+                f"a deposit is final, but not yet in a snapshot of this node: {error.message}"
+            ) from None
         self._built.add(signal.id)
         return signal
 
@@ -154,10 +161,15 @@ class HydraHead:
         return self._session, self._client
 
     async def _is_on_layer_1(self, deposit: TxId) -> bool:
-        """Whether the node, or a report so far, comes to know this deposit: then its inputs are spent by itself."""
+        """Whether the node, or a report so far, comes to know this deposit: then its inputs are spent by itself.
+
+        In the head the deposited output has its layer-1 reference.
+        """
         session, _ = self._running()
         end = time.monotonic() + (_LAYER_1_SECONDS_EMBEDDED if session.embedded else _LAYER_1_SECONDS)
         while deposit not in session.deposits and deposit not in await self._rest.pending_deposits():
+            if self._settings.funding in (await self._rest.snapshot_utxo() or {}):
+                return True
             if time.monotonic() >= end:
                 return False
             await asyncio.sleep(0.5)

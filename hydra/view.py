@@ -19,6 +19,8 @@ class View:
     def __init__(self) -> None:
         self._utxo: dict[str, Coin] = {}
         self._pending: Utxo | None = None
+        self._early: set[frozenset[str]] = set()
+        """References of deposits that were finalised before the snapshot came that takes them in."""
         self._version: int = 0
         self.number: int = 0
         """The snapshot that the view stands at; 0 before the first."""
@@ -73,18 +75,26 @@ class View:
             self._utxo.update(outputs_of(transaction))
         self.number = snapshot.number
         self._pending = snapshot.to_commit
+        if self._pending is not None and frozenset(self._pending) in self._early:
+            self._settle(snapshot.version + 1)
 
     def finalise(self, deposited: Utxo | None) -> None:
         """A deposit of these outputs (None: not known) is in the head.
 
-        Only the pending one can be; any other is an old message about money that is in the view or spent already.
+        Only the pending one can be settled. Any other is in the view or spent already, or layer 1 was faster than the
+        snapshot that takes it in: then it is settled with that.
         """
-        if self._pending is None:
-            return
-        if deposited is None:
+        if self._pending is not None and deposited is None:
             self.stale = True
-        elif deposited.keys() == self._pending.keys():
+        elif self._pending is not None and deposited is not None and deposited.keys() == self._pending.keys():
             self._settle(self._version + 1)
+        elif deposited:
+            self._early.add(frozenset(deposited))
+
+    @property
+    def lags(self) -> bool:
+        """Whether a finalised deposit may still be missing here."""
+        return any(not references & self._utxo.keys() for references in self._early)
 
     def owned(self, address: str) -> dict[str, int]:
         """Plain lovelace outputs at `address`, by reference."""
@@ -103,5 +113,6 @@ class View:
             self.stale = self.stale or version > self._version + 1
         else:
             self._utxo.update(self._pending)
+            self._early.discard(frozenset(self._pending))
         self._pending = None
         self._version = version

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 from fednode import reports
@@ -56,6 +56,12 @@ class _Failure:
     command: Command
     error: BaseException
     delay: float
+
+
+def _stamped(report: reports.HeadReport, now: float) -> reports.HeadReport:
+    """By one clock only: waits and deadlines compare with it. What a node's clock dates later happened now."""
+    at = min(report.at, now) if isinstance(report, reports.DepositFinalized) else now
+    return replace(report, at=at)
 
 
 class Daemon:
@@ -109,7 +115,7 @@ class Daemon:
 
     async def _listen(self) -> None:
         async for report in self._head.reports(self.state.head.snapshot):
-            self._inbox.put_nowait(report)
+            self._inbox.put_nowait(_stamped(report, self._clock.now()))
 
     async def _next(self, wake: float | None, listener: asyncio.Task[None]) -> list[Event | _Done]:
         """Everything that has arrived; empty when nothing does in time."""

@@ -1,0 +1,58 @@
+"""Federations from seeds: the shipped daemons, head client, codec and aggregator on simulated machines.
+
+`scripts/simulate` runs more of them; FEDNODE_SIM_SEEDS sets how many run here.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .plan import FAULTS, LIES, Limits, plan_of
+from .shrink import command
+from .world import simulate
+
+SEEDS = int(os.environ.get("FEDNODE_SIM_SEEDS", "1000"))
+PARTS = 20
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_seeds(part: int) -> None:
+    failed: list[str] = []
+    for seed in range(1 + part, SEEDS + 1, PARTS):
+        outcome = simulate(seed)
+        if outcome.problem is not None:
+            failed.append(f"{command(seed, Limits())}\n{outcome.problem}")
+    assert not failed, "\n".join(failed)
+
+
+def test_the_same_seed_is_the_same_world() -> None:
+    for seed in (3, 17, 40):
+        told: list[list[str]] = [[], []]
+        for lines in told:
+            simulate(seed, None, lines.append)
+        assert told[0] == told[1]
+        assert len(told[0]) > 50
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_every_lie_is_told(lie: str) -> None:
+    """Each is acted out within a few seeds without other faults, and nothing else goes wrong."""
+    for seed in range(900_000, 900_006):
+        outcome = simulate(seed, Limits(lie=lie, without=frozenset(FAULTS)))
+        assert outcome.problem is None, command(seed, Limits(lie=lie, without=frozenset(FAULTS)))
+        assert outcome.lies <= 10
+        if outcome.lies:
+            return
+    pytest.fail(f"nobody was {lie}")
+
+
+def test_real_files() -> None:
+    """Worlds with the shipped journal, bucket and file operations, and nothing remembered."""
+    for seed in range(910_000, 910_004):
+        limits = Limits(files=True)
+        assert plan_of(seed, limits).files
+        outcome = simulate(seed, limits)
+        assert outcome.problem is None, f"{seed}: {outcome.problem}"
