@@ -133,6 +133,10 @@ def _rare(state: State, fact: Fact) -> str:
             return f"the head stands still since {time.strftime('%H:%M:%S', time.localtime(fact.since))}: {words(fact)}"
         case f.HeadResumed():
             return "the head goes on"
+        case f.RoundAgreed(round=0):
+            return f"round 0: all parties agree on run {state.rules.run}"
+        case f.RoundAgreed():
+            return f"all parties certify S_{state.rules.rounds}"
         case f.ForeignRunSeen():
             differ = f" (other: {', '.join(fact.sections)})" if fact.sections else ""
             return f"{fact.party} runs another agreement, {fact.run}{differ}: compare peers.toml and --epochs; waiting"

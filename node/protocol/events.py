@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from fednode.reports import HeadReport
-from fednode.types import Digest, HeadId, PartyName, RunId, SignalContent, SignedTx
+from fednode.types import Digest, PartyName, RunId, SignalContent, SignedTx
 
 Goal = Literal["open", "run", "close"]
 
@@ -172,6 +171,3 @@ Outcome = (
 """How a command ended."""
 
 Event = Begin | Tick | Outcome | HeadReport
-
-Sections = Mapping[str, str]
-HeadIdOrNone = HeadId | None

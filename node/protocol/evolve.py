@@ -15,20 +15,7 @@ from fednode.types import HeadStatus
 
 def evolve(state: State, fact: Fact) -> State:
     """The state after a fact."""
-    return _advance(_STEPS[type(fact)](state, fact), fact.at)
-
-
-def _advance(state: State, at: float) -> State:
-    """Rounds 0 and R + 1 end when all their signals are final; the others end with `Aggregated`."""
-    last = state.rules.rounds + 1
-    state = _timed(state, at)
-    if state.divergence is not None or state.faults:
-        return state
-    if state.round in (0, last) and state.digests and state.transcript.complete(state.round) and _agreed(state):
-        if state.round == 0:
-            return _timed(replace(state, round=1, work=Work(), overdue=None), at)
-        return replace(state, round=last + 1, certified_at=at, overdue=None)
-    return state
+    return _timed(_STEPS[type(fact)](state, fact), fact.at)
 
 
 def _timed(state: State, at: float) -> State:
@@ -39,13 +26,6 @@ def _timed(state: State, at: float) -> State:
     if work.complete_at == 0.0 and state.transcript.complete(state.round):
         work = replace(work, complete_at=at)
     return state if work is state.work else replace(state, work=work)
-
-
-def _agreed(state: State) -> bool:
-    """All signals of the current round name our base digest, and in round 0 our agreement and schema."""
-    signals = state.transcript.signals(state.round).values()
-    own = state.work.object if state.round == 0 else None
-    return all(s.base == state.base and (own is None or s.object == own) for s in signals)
 
 
 def _begun(state: State, fact: f.Begun) -> State:
@@ -128,6 +108,12 @@ def _aggregated(state: State, fact: f.Aggregated) -> State:
     return replace(state, digests=(*state.digests, fact.digest), round=fact.round + 1, work=Work(), overdue=None)
 
 
+def _round_agreed(state: State, fact: f.RoundAgreed) -> State:
+    if fact.round == 0:
+        return replace(state, round=1, work=Work(), overdue=None)
+    return replace(state, round=fact.round + 1, certified_at=fact.at, overdue=None)
+
+
 def _prepared(state: State, fact: f.Prepared) -> State:
     return _work(replace(state, digests=(fact.base,)), object=fact.object, size=fact.size)
 
@@ -155,6 +141,7 @@ _STEPS: dict[type, Callable[[State, Any], State]] = {
     f.SignalStored: lambda s, x: _work(s, stored=True, ready_at=x.at),
     f.Fetched: _fetched,
     f.Aggregated: _aggregated,
+    f.RoundAgreed: _round_agreed,
     f.ForeignRunSeen: lambda s, x: s,
     f.RepeatSeen: lambda s, x: s,
     f.FaultFound: lambda s, x: replace(s, faults=(*s.faults, x)),

@@ -41,12 +41,12 @@ class HeadBound:
 
 @dataclass(frozen=True, slots=True)
 class HeadChanged:
+    """`snapshot`: what the head was closed with. `deadline`: end of the contestation period, Unix seconds."""
+
     at: float
     status: HeadStatus
     snapshot: int | None
-    """The snapshot the head was closed with."""
     deadline: float | None
-    """End of the contestation period, Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,6 @@ class HeadStalled:
 
 @dataclass(frozen=True, slots=True)
 class HeadResumed:
-    """The stall is over without a snapshot. A confirmed snapshot ends it too."""
-
     at: float
 
 
@@ -128,8 +126,6 @@ class OwnBucketChecked:
 
 @dataclass(frozen=True, slots=True)
 class SignalAdopted:
-    """An own signal that the journal did not know."""
-
     at: float
     round: int
     signal: SignedTx
@@ -189,20 +185,25 @@ class Aggregated:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundAgreed:
+    """All signals of round 0 or R + 1 are final and name one base: the round is over (others end with Aggregated)."""
+
+    at: float
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignRunSeen:
-    """A party signals for another run: it started with another agreement or another --epochs."""
+    """A party signals for another run. `sections`: which of ours differ; empty where the signal does not tell."""
 
     at: float
     party: PartyName
     run: RunId
     sections: tuple[str, ...]
-    """Names of the sections that differ from ours; empty where the signal does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatSeen:
-    """A second confirmed signal of one party for one round with equal content: reported, no fault."""
-
     at: float
     party: PartyName
     round: int
@@ -285,6 +286,7 @@ Fact = (
     | SignalStored
     | Fetched
     | Aggregated
+    | RoundAgreed
     | ForeignRunSeen
     | RepeatSeen
     | FaultFound

@@ -24,12 +24,15 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """`rounds[r]` maps each party to its first confirmed signal of round r. Only the last entry may be incomplete."""
+    """Every party's first confirmed signal of each round. Only one round is open at a time."""
 
     parties: tuple[PartyName, ...]
     last_round: int
     """R + 1, the round of the last signals."""
-    rounds: tuple[Mapping[PartyName, Signal], ...] = ()
+    done: tuple[Mapping[PartyName, Signal], ...] = ()
+    """The complete rounds from 0 on."""
+    open: Mapping[PartyName, Signal] = field(default_factory=dict[PartyName, "Signal"])
+    """The signals of the next round so far."""
     unlabelled: int = 0
     """Confirmed transactions that are no signals: counted only."""
     foreign: Mapping[PartyName, RunId] = field(default_factory=dict[PartyName, RunId])
@@ -37,18 +40,23 @@ class Transcript:
 
     def signals(self, round_number: int) -> Mapping[PartyName, Signal]:
         """The confirmed signals of a round so far."""
-        return self.rounds[round_number] if round_number < len(self.rounds) else {}
+        if round_number < len(self.done):
+            return self.done[round_number]
+        return self.open if round_number == len(self.done) else {}
 
     def complete(self, round_number: int) -> bool:
         """Every party's signal of the round is final."""
-        return len(self.signals(round_number)) == len(self.parties)
+        return round_number < len(self.done)
 
     @property
     def open_round(self) -> int:
         """The first round that lacks a signal: the only one for which a new signal is in order."""
-        if self.rounds and len(self.rounds[-1]) < len(self.parties):
-            return len(self.rounds) - 1
-        return len(self.rounds)
+        return len(self.done)
+
+    @property
+    def rounds(self) -> tuple[Mapping[PartyName, Signal], ...]:
+        """All rounds that have a signal."""
+        return (*self.done, self.open) if self.open else self.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +104,10 @@ def _own_run(
     if content.round > expected:
         message = f"signal of round {content.round} was ordered before the last signal of round {expected}"
         return transcript, _finding("early", tx, content.round, message)
-    rounds = list(transcript.rounds)
-    if content.round == len(rounds):
-        rounds.append({})
-    rounds[content.round] = {**rounds[content.round], sender: signal}
-    return replace(transcript, rounds=tuple(rounds)), None
+    signals = {**transcript.open, sender: signal}
+    if len(signals) == len(transcript.parties):
+        return replace(transcript, done=(*transcript.done, signals), open={}), None
+    return replace(transcript, open=signals), None
 
 
 def _foreign(transcript: Transcript, tx: Transaction, content: SignalContent) -> tuple[Transcript, Finding | None]:
