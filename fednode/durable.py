@@ -16,6 +16,14 @@ def fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
+def make_folders(folder: Path, *, mode: int = 0o777) -> None:
+    """Create `folder` (with `mode`) and its parents so that their names survive power loss. What exists is kept."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    for path in missing:
+        fsync_dir(path.parent)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Move a finished temporary file of the same folder to `path`: fsync, atomic rename, fsync of the folder."""
     fd = os.open(temporary, os.O_RDONLY)

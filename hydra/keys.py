@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fednode.durable import write_atomic
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import KeyFileError
 
 KeyKind = Literal["hydra", "fuel", "funds"]
@@ -62,7 +62,7 @@ def write_pair(folder: Path, stem: str, kind: KeyKind) -> SigningKey:
 
     Never overwrites: raises KeyFileError where either file exists. The secret is durable first.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folders(folder, mode=0o700)
     secret, public = folder / f"{stem}.sk", folder / f"{stem}.vk"
     for path in (secret, public):
         if path.exists():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fednode.durable import make_folders
 from fednode.errors import ConfigError
 from fednode.node import site as sites
 from fednode.node.agreement import Agreement
@@ -67,7 +68,7 @@ async def work(site: Site, goal: Goal, voice: Talk, *, reason: str = "") -> Stat
     voice.state = state
     if goal == "run" and state.run is None:
         # Only before the first run: later a missing folder is a lost or unmounted bucket, and must not look empty.
-        _bucket_folder(site, site.rules.me).mkdir(parents=True, exist_ok=True)
+        make_folders(_bucket_folder(site, site.rules.me))
     journal = SqliteJournal(site.home.journal)
     clock = SystemClock()
     head = _head(site, state, read_only=goal == "close")
@@ -221,7 +222,7 @@ def devnet_settings(folder: Path, parties: int, *, contestation_period_s: int, f
     from fednode.hydra.devnet.settings import create
     from fednode.node.names import party_names
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     names = party_names(parties)
     fund = fund_ada * LOVELACE_PER_ADA
     return create(folder.absolute(), names, contestation_period_s=contestation_period_s, fund=fund)

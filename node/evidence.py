@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fednode.durable import publish, write_atomic
+from fednode.durable import make_folders, publish, write_atomic
 from fednode.node.protocol.state import State
 from fednode.types import TxId
 
@@ -17,7 +17,7 @@ def write(folder: Path, state: State, index: int, confirmed: Callable[[], Iterab
 
     The signal that vouched for the faulty object, or the first of two equivocal signals, is added from the journal.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     fault = state.faults[index]
     stem = f"{index:03d}-round{fault.round:06d}-{fault.party}-{fault.kind}"
     raw = list(fault.raw)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from fednode.durable import make_folders
 from fednode.types import Digest
 
 
@@ -55,7 +56,7 @@ class RunFolder:
 
     def create(self) -> None:
         for folder in (self.objects, self.bundles, self.signals, self.state(0).parent, self.momentum(0).parent):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
 
     def tidy(self, round_number: int, needed: Collection[Digest]) -> None:
         """Drop what a round no longer needs: adapters and bundles older than the previous round's, and objects other

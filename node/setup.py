@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fednode.durable import make_folders
 from fednode.errors import ConfigError
 from fednode.hydra.addresses import check_network, enterprise_address, key_hash, payment_credential
 from fednode.hydra.keys import load_verification_key, write_pair
@@ -40,7 +41,7 @@ def make_home(home: Home, values: Values, *, peers: Mapping[str, str] | None = N
     """
     text = settings_text(values, peers)
     name = _checked_name(home, values, text)
-    home.root.mkdir(parents=True, exist_ok=True)
+    make_folders(home.root)
     done: dict[bool, list[str]] = {True: [], False: []}
     for kind in KINDS:
         exists = home.key(kind, "sk").exists() and home.key(kind, "vk").exists()

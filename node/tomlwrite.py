@@ -11,7 +11,7 @@ from typing import Any, cast
 import tomlkit
 from pydantic import BaseModel
 
-from fednode.durable import write_atomic
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.node.agreement import CheckAddress, parse_agreement
 from fednode.node.agreement_tables import Party, Tables
@@ -67,7 +67,7 @@ def write_new(path: Path, text: str) -> None:
     """Create a settings file. ConfigError where one exists: a person's file is never overwritten."""
     if path.exists():
         raise ConfigError(f"{path} exists; it is never overwritten", hint="edit it, or move it away first")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     write_atomic(path, text.encode())
 
 

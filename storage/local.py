@@ -17,7 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
-from fednode.durable import fsync_dir, publish
+from fednode.durable import fsync_dir, make_folders, publish
 from fednode.errors import Conflict, Denied, Integrity, NotFound, QuotaExceeded, StorageError, Unavailable
 from fednode.storage.keys import segments
 from fednode.types import Digest
@@ -66,7 +66,7 @@ class LocalBucket:
     def _put(self, key: str, source: Path) -> None:
         path = self.folder.joinpath(*segments(key))
         with _explained(f"{self}: {key}"):
-            _make_folders(path.parent)
+            make_folders(path.parent)
             if not os.path.lexists(path):
                 self._create(path, source)
             self._verify(key, source)
@@ -106,7 +106,7 @@ class LocalBucket:
 
     def _get(self, key: str, target: Path, size: int, sha256: Digest) -> None:
         with _explained(f"{self}: {key}"), self._open(key) as stored, _explained(str(target)):
-            _make_folders(target.parent)
+            make_folders(target.parent)
             fd, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
             temporary = Path(name)
             try:
@@ -168,14 +168,6 @@ def _step(parent: int, name: str, flags: int) -> int:
         return os.open(name, flags, dir_fd=parent)
     finally:
         os.close(parent)
-
-
-def _make_folders(folder: Path) -> None:
-    """Create `folder` and its parents so that their names survive power loss."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        fsync_dir(path.parent)
 
 
 def _copy(stored: BinaryIO, handle: BinaryIO, limit: int, where: str) -> tuple[int, str]:

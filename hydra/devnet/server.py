@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from fednode.durable import make_folders
 from fednode.errors import ConfigError, JournalError
 from fednode.hydra.devnet import views, wire
 from fednode.hydra.devnet.chainside import ChainSide
@@ -174,7 +175,7 @@ async def serve(
     servers: list[uvicorn.Server] = []
     store: Store | None = None
     try:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        make_folders(settings.state)
         store = Store(settings.state / "state.sqlite3")
         clients = Clients(len(settings.parties))
         world = World(settings, store, scheduler, clients, faults or Faults())

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from fednode.durable import write_atomic
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.hydra.keys import KeyKind, write_pair
 
@@ -110,7 +110,7 @@ def create(
     settings = _checked(DevnetSettings(folder, parties, magic, contestation_period_s, period), path)
     for name in names:
         _generate_keys(folder / name / "keys")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     document = {key: value for key, value in asdict(settings).items() if key != "folder"}
     write_atomic(path, (json.dumps(document, indent=2) + "\n").encode())
     return settings

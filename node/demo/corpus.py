@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
-from fednode.durable import write_atomic
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 
 HELD_OUT = "held-out"
@@ -37,7 +37,7 @@ def write_shares(folder: Path, names: Sequence[str]) -> Shares:
     """
     check_names(names)
     subjects, held_out = split_paragraphs(help_topics())
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     paths: list[Path] = []
     for name, text in zip(names, deal(subjects, len(names)), strict=True):
         paths.append(folder / f"{name}.txt")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fednode.durable import write_atomic
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.node import app
 from fednode.node.demo.tables import DEPOSIT_ADA, MODEL, agreement_values
@@ -123,5 +123,5 @@ def _write(path: Path, text: str) -> None:
                 hint="repeat the first demo's options to go on with it, or use another --dir",
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     write_atomic(path, text.encode())
