@@ -24,6 +24,7 @@ from fednode.node.site import Site, replay
 from fednode.reports import HeadReport, SnapshotConfirmed, SnapshotsSynced, TransactionRefused
 from fednode.types import (
     Digest,
+    HeadStatus,
     PartyName,
     SignalContent,
     SignedTx,
@@ -43,8 +44,7 @@ class Mallory:
         self.site = site
         self.me: PartyName = site.rules.me
         state = replay(site)
-        self.head = app._head(site, state)
-        assert isinstance(self.head, HydraHead)
+        self.head = HydraHead(app.head_settings(site, state.head.id, read_only=False))
         self.key = load_signing_key(site.settings.funds_key(site.home.root))
         self.members = site.agreement.members
         self.member = next(m for m in self.members if m.name == self.me)
@@ -99,6 +99,7 @@ class Mallory:
         """Hand transactions to the own node."""
         client = self.head._client
         assert client is not None
+        await client.until(HeadStatus.OPEN)
         for tx in signed:
             await client.send(NewTx(tx.cbor))
 
