@@ -26,6 +26,7 @@ _PUBLIC: Final = ("preprod", "preview")
 _CONTESTATION_PUBLIC_S: Final = 600
 FEE: Final = (500_000, 800_000)
 """Lovelace, about: an Init, and the increment of one deposit, with 1 and with 10 parties."""
+IN_SYNC: Final = "in sync"
 FUEL_ADA: Final = 30
 """What a node should hold for Init, deposits, increments, close, contests and the fanout."""
 
@@ -65,7 +66,13 @@ def check(agreement: Agreement, own: Own, node: NodeFacts) -> tuple[Check, ...]:
         *_parameters(agreement, node),
         *_windows(agreement),
         *_money(agreement, own),
+        _sync(node),
     )
+
+
+def only_waits(checks: tuple[Check, ...]) -> bool:
+    """Whether nothing but time is missing."""
+    return [each.name for each in checks if each.verdict == "failed"] == [IN_SYNC]
 
 
 def error_of(checks: tuple[Check, ...]) -> FednodeError | None:
@@ -84,12 +91,15 @@ def _node(node: NodeFacts) -> Iterator[Check]:
     for finding in node.findings:
         text = finding.problem or "as in the agreement"
         yield Check(finding.name, "failed" if finding.problem else "ok", text, finding.hint, "head")
-    if node.in_sync:
-        yield Check("in sync", "ok", "with layer 1", kind="head")
-    else:
-        yield Check("in sync", "failed", "not in sync with layer 1 yet", "wait for it", "head")
     if node.status in (HeadStatus.CLOSED, HeadStatus.FANOUT_POSSIBLE):
         yield Check("status", "failed", f"the head is {node.status}", "fednode close-head ends it", "head")
+
+
+def _sync(node: NodeFacts) -> Check:
+    """The one failure that time mends."""
+    if node.in_sync:
+        return Check(IN_SYNC, "ok", "with layer 1", kind="head")
+    return Check(IN_SYNC, "failed", "not in sync with layer 1 yet", "wait for it", "head")
 
 
 def _peers(agreement: Agreement, node: NodeFacts) -> Check:

@@ -54,14 +54,15 @@ async def require(site: Site, waiting: Callable[[str], None]) -> None:
     while True:
         try:
             node = await probe(settings)
-            error = checks.error_of(checks.check(site.agreement, own, node))
+            found = checks.check(site.agreement, own, node)
+            error = checks.error_of(found)
             if error is None:
                 return
-            if node.in_sync or any(finding.problem for finding in node.findings):
+            if not checks.only_waits(found):
                 raise error
-            waiting("it is not in sync with layer 1 yet")
+            waiting("the hydra-node is not in sync with layer 1 yet: waiting for it")
         except HeadUnavailable as error:
-            waiting(error.message)
+            waiting(f"the hydra-node cannot be reached ({error.message}): waiting for it")
         await asyncio.sleep(pause)
         pause = min(2 * pause, _PAUSE_MOST)
 

@@ -41,7 +41,10 @@ class Talk:
             self._write(text)
 
     def unreachable(self, reason: str) -> None:
-        text = f"the hydra-node cannot be reached ({reason}): waiting for it"
+        self.waiting(f"the hydra-node cannot be reached ({reason}): waiting for it")
+
+    def waiting(self, text: str) -> None:
+        """Said once, however often it is waited for the same thing."""
         if text != self._last:
             self._write(text)
 

@@ -60,7 +60,7 @@ def init_head(
 
 
 async def _open(site: site_of.Site, voice: Talk) -> State:
-    await preflight.require(site, voice.unreachable)
+    await preflight.require(site, voice.waiting)
     return await app.work(site, "open", voice)
 
 
