@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fednode.durable import write_atomic
-from fednode.errors import ConfigError, Conflict, FundsError, HeadError, HeadUnavailable, NotFound
+from fednode.errors import ConfigError, Conflict, FundsError, HeadError, HeadUnavailable, NotFound, Unavailable
 from fednode.node import evidence
 from fednode.node.fetching import fetch_object
 from fednode.node.ports import Aggregator, Bucket, Clock, Head, Trainer
@@ -140,6 +140,7 @@ class Effects:
         try:
             data = await self.buckets[me].read(key, limit=SIGNAL_LIMIT)
         except NotFound:
+            await self._require_own_bucket(command.round, state)
             return e.OwnSignalAbsent(self.clock.now(), command.round)
         tx = self.head.read_transaction(data)
         content = tx.content
@@ -150,6 +151,21 @@ class Effects:
                 hint="somebody else wrote into this bucket; give every home its own bucket and prefix",
             )
         return e.OwnSignalFound(self.clock.now(), command.round, SignedTx(tx.id, tx.cbor), content)
+
+    async def _require_own_bucket(self, round_number: int, state: State) -> None:
+        """Unavailable unless the newest own signal before this round is there: an unmounted bucket looks empty too."""
+        me = state.rules.me
+        known = [k for k in range(round_number) if me in state.transcript.signals(k)]
+        if not known:
+            return
+        key = self.key(me, f"{known[-1]:06d}/signal.cbor")
+        try:
+            await self.buckets[me].head(key)
+        except NotFound as missing:
+            raise Unavailable(
+                f"the own bucket lacks what the journal knows to be in it: {missing.message}",
+                hint="is the disk mounted, and does [storage] bucket in fednode.toml name this home's bucket?",
+            ) from missing
 
     async def train(self, command: c.Train, state: State) -> e.Event:
         aggregator, number = await self.aggregator(state), command.round

@@ -79,7 +79,7 @@ async def ensure_base(site: Site, aggregator: Aggregator, state: State) -> None:
     if site.base_checked and _present(site.folder, last):
         return
     if not await _intact(site.folder, aggregator, state, last):
-        _log.warning("S_%d or its momentum is missing or damaged: it is computed again from the buckets", last)
+        _log.warning("S_%d is missing or damaged here: it is computed again from what lies in the buckets", last)
         await _recompute(site, aggregator, state, last)
     site.base_checked = True
 

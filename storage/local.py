@@ -30,7 +30,7 @@ class LocalBucket:
     """The bucket in `folder`. Satisfies the daemon's `Bucket` port; blocking work runs in threads."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` need not exist: the first `put` creates it, and until then reads raise Unavailable."""
+        """`folder` is made by nobody here: where it is missing (not mounted, say) everything raises Unavailable."""
         self.folder = folder
 
     def __repr__(self) -> str:
@@ -40,7 +40,8 @@ class LocalBucket:
         """Create `key` with the bytes of `source`, durably, or verify that the same bytes stand there.
 
         Conflict where other bytes (or no plain file) stand there; nothing is ever replaced. QuotaExceeded where the
-        disk is full, Denied without permission, StorageError where `source` cannot be read.
+        disk is full, Denied without permission, Unavailable without the bucket's folder, StorageError where `source`
+        cannot be read.
         """
         await asyncio.to_thread(self._put, key, source)
 
@@ -66,6 +67,8 @@ class LocalBucket:
     def _put(self, key: str, source: Path) -> None:
         path = self.folder.joinpath(*segments(key))
         with _explained(f"{self}: {key}"):
+            if not self.folder.is_dir():
+                raise self._absent()
             make_folders(path.parent)
             if not os.path.lexists(path):
                 self._create(path, source)
@@ -136,16 +139,19 @@ class LocalBucket:
         with _explained(f"{self}: {key}"), self._open(key) as stored:
             return os.fstat(stored.fileno()).st_size
 
+    def _absent(self) -> Unavailable:
+        return Unavailable(
+            f"{self}: there is no such folder",
+            hint="is the disk mounted, and does fednode.toml ([storage] bucket, [peers.NAME] bucket) name this folder?",
+        )
+
     def _open(self, key: str) -> BinaryIO:
         """Open a plain file step by step from the folder, following no link on the way."""
         *folders, name = segments(key)
         try:
             fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
-            raise Unavailable(
-                f"{self}: there is no such folder",
-                hint="is the disk mounted, and does [peers.NAME] bucket in fednode.toml name the peer's folder?",
-            ) from None
+            raise self._absent() from None
         try:
             for folder in folders:
                 fd = _step(fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

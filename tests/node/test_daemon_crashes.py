@@ -185,6 +185,38 @@ def test_an_older_home_comes_back_without_its_folder(back: int) -> None:
     assert all("can no longer be published" in end for end in ends if isinstance(end, str))
 
 
+@pytest.mark.parametrize("back", [1, 4, 9])
+def test_an_unmounted_bucket_is_waited_for_and_nothing_is_signed_again(back: int) -> None:
+    """The journal is old, and the own bucket, which knows what was signed, looks empty for ten minutes."""
+    waited = 0
+
+    def spoil(anna: Party, opened: int) -> None:
+        del anna.journal.records[max(opened, len(anna.journal.records) - back) :]
+        if anna.state().round >= 1:
+            hidden = dict(anna.bucket.stored)
+            anna.bucket.stored.clear()
+            loop = asyncio.get_running_loop()
+            loop.call_later(600, anna.bucket.stored.update, hidden)
+            loop.call_later(500, note, anna)
+
+    def note(anna: Party) -> None:
+        nonlocal waited
+        waited += ("CheckOwnBucket", "storage-unavailable") in anna.notes.retries
+        assert anna.bucket.stored == {}
+
+    ends: list[object] = []
+    for journalled in range(14, 40, 3):
+        try:
+            ends.append(restored(journalled, spoil))
+        except Conflict as stopped:
+            ends.append(stopped.message)
+    assert waited >= 2
+    assert all(end == UNDISTURBED for end in ends if not isinstance(end, str))
+    # Where the own signal is final already and its object is needed, the node stops and says so.
+    assert all("is not in the own bucket" in end for end in ends if isinstance(end, str))
+    assert sum(end == UNDISTURBED for end in ends) >= 5
+
+
 def lost(path: Path) -> None:
     path.unlink()
 

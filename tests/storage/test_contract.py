@@ -17,7 +17,13 @@ from fednode.storage.keys import MAX_KEY, segments
 from fednode.storage.local import LocalBucket
 from fednode.types import Digest
 
-BACKENDS: dict[str, Callable[[Path], Bucket]] = {"local": lambda folder: LocalBucket(folder / "bucket")}
+
+def _local(folder: Path) -> Bucket:
+    (folder / "bucket").mkdir()
+    return LocalBucket(folder / "bucket")
+
+
+BACKENDS: dict[str, Callable[[Path], Bucket]] = {"local": _local}
 KEY = "alice/0123456789abcdef/000001/signal.cbor"
 DATA = bytes(range(256)) * 9000
 """More than two chunks of any backend."""

@@ -101,12 +101,25 @@ async def test_put_never_writes_through_what_stands_there(folder: Path, tmp_path
     assert victim.exists() == (kind == "link")
 
 
-async def test_put_creates_the_bucket_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+async def test_put_makes_folders_in_the_bucket_and_leaves_no_temporary_file(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"secret")
-    bucket = LocalBucket(tmp_path / "new" / "bucket")
-    await bucket.put("a/b/c", source)
-    assert [path.name for path in (tmp_path / "new" / "bucket" / "a" / "b").iterdir()] == ["c"]
+    await LocalBucket(folder).put("a/b/c", source)
+    assert [path.name for path in (folder / "a" / "b").iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+async def test_put_never_makes_the_bucket_itself(tmp_path: Path, kind: str) -> None:
+    """What is not mounted must not look like a new bucket."""
+    source, folder = tmp_path / "source", tmp_path / "mount" / "bucket"
+    source.write_bytes(b"secret")
+    if kind == "file":
+        folder.parent.mkdir()
+        folder.touch()
+    with pytest.raises(Unavailable, match="no such folder") as caught:
+        await LocalBucket(folder).put("a/b/c", source)
+    assert "mounted" in caught.value.hint
+    assert not folder.is_dir()
 
 
 async def test_an_unreadable_source_says_so(folder: Path, tmp_path: Path) -> None:
