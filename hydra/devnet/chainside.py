@@ -1,4 +1,4 @@
-"""What the nodes post to layer 1 and what they see in its blocks: init, deposits, close, fanout."""
+"""What the nodes post to layer 1 and what they see in its blocks: init, close, fanout; deposits by `depositside`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from fednode.hydra.devnet import views, wire
-from fednode.hydra.devnet.deposits import Deposit, DraftRefused
+from fednode.hydra.devnet.deposits import DraftRefused
+from fednode.hydra.devnet.depositside import DepositSide
 from fednode.hydra.devnet.layer1 import Posted
 from fednode.hydra.devnet.network import Network
 from fednode.hydra.devnet.protocol import Head, Status
@@ -18,6 +19,8 @@ from fednode.hydra.devnet.world import World
 FANOUT_CHUNK: Final = 29
 """Outputs that one fanout transaction pays."""
 _CLOSE_BOUND_S: Final = 200
+_SPENT: Final = "ConwayUtxowFailure (UtxoFailure (BadInputsUTxO (fromList [])))"
+"""The head's output on layer 1 was spent by another node's transaction."""
 _SAVE_CLOCK_S: Final = 2.0
 
 
@@ -27,9 +30,12 @@ class ChainSide:
     def __init__(self, world: World, network: Network) -> None:
         self._world = world
         self._network = network
+        self._deposits = DepositSide(world, network)
         self._last_block = world.scheduler.now()
         self._saved = self._last_block
         self._fanout_blocks = 0
+        self._paying: Posted | None = None
+        """The fanout whose chunks are being paid."""
 
     def start(self) -> None:
         self._world.scheduler.later(self._world.settings.block_s, self._block)
@@ -43,7 +49,9 @@ class ChainSide:
         world, head = self._world, self._world.head
         if head.burned:
             # The head holds less ada than its transactions on layer 1 say: the script refuses.
-            self._close_failed(party, f"H65 (ChangedHeadAdaOverhead): {head.burned} lovelace of fees burned")
+            reason = f"H65 (ChangedHeadAdaOverhead): {head.burned} lovelace of fees burned"
+            failed = {**views.failed_to_post(reason), "tag": "ScriptFailedInWallet", "redeemerPtr": "ConwaySpending 0"}
+            world.tell(party, views.close_failed(world, failed))
             return
         if world.faults.take_lost_close():
             return
@@ -108,10 +116,10 @@ class ChainSide:
             self._sync()
             for each in posted:
                 self._see(each)
-            changed = self._deposits_by_time() or bool(posted)
+            changed = self._deposits.by_time() or bool(posted)
             if world.head.status is Status.CLOSED and world.chain.now > world.head.deadline:
                 world.head.status = Status.FANOUT_POSSIBLE
-                world.emit(wire.opened("ReadyToFanout", {"headId": world.head.head_id}))
+                world.emit_seen(wire.opened("ReadyToFanout", {"headId": world.head.head_id}))
                 changed = True
             if changed:
                 world.save_head()
@@ -125,11 +133,11 @@ class ChainSide:
     def _see(self, posted: Posted) -> None:
         handlers = {
             "Init": self._see_init,
-            "Deposit": self._see_deposit,
-            "Increment": self._see_increment,
+            "Deposit": self._deposits.see_deposit,
+            "Increment": self._deposits.see_increment,
             "Close": self._see_close,
             "Fanout": self._see_fanout,
-            "Recover": self._see_recover,
+            "Recover": self._deposits.see_recover,
         }
         handlers[posted.kind](posted)
 
@@ -158,78 +166,30 @@ class ChainSide:
         head_id = hashlib.blake2b(b"fednode devnet head/" + seed.encode(), digest_size=28).hexdigest()
         others = [party.index for party in world.parties if party.index != posted.party]
         world.head = Head(Status.OPEN, head_id, seed, (posted.party, *others))
+        world.head.behind = {party.name: (0, 0) for party in world.parties if world.cut >> party.index & 1}
         world.store.clear_utxo("snapshot")
         world.store.clear_utxo("commit")
         parties = [{"vkey": party.hydra.vkey} for party in world.by_order()]
-        world.emit(wire.opened("HeadIsOpen", {"headId": head_id, "parties": parties}))
-
-    def _see_deposit(self, posted: Posted) -> None:
-        deposit = self._world.chain.deposits.get(posted.subject)
-        if deposit is None or deposit.head_id != self._world.head.head_id:
-            return
-        fields = {
-            "headId": deposit.head_id,
-            "pendingDeposit": deposit.txid,
-            "deadline": wire.timestamp(deposit.deadline),
-        }
-        self._world.emit(wire.opened("CommitRecorded", fields, {"utxoToCommit": wire.utxo_text(deposit.utxo)}))
-
-    def _deposits_by_time(self) -> bool:
-        """Activate and expire deposits by chain time; whether any changed."""
-        world, period, changed = self._world, self._world.settings.deposit_period_s, False
-        in_flight = world.head.in_flight.deposit if world.head.in_flight is not None else None
-        for deposit in list(world.chain.deposits.values()):
-            if deposit.txid in {in_flight, world.head.deposit} or deposit.head_id != world.head.head_id:
-                continue
-            expired = world.chain.now > deposit.deadline - period
-            if deposit.status == "Inactive" and not expired and world.chain.now > deposit.created + period:
-                self._change_deposit(deposit, "Active", "DepositActivated")
-                changed = True
-            elif deposit.status != "Expired" and expired:
-                self._change_deposit(deposit, "Expired", "DepositExpired")
-                changed = True
-        return changed
-
-    def _change_deposit(self, deposit: Deposit, status: str, tag: str) -> None:
-        deposit.status = status
-        fields = {
-            "headId": deposit.head_id,
-            "depositTxId": deposit.txid,
-            "deadline": wire.timestamp(deposit.deadline),
-            "chainTime": wire.timestamp(self._world.chain.now),
-        }
-        self._world.emit(wire.opened(tag, fields))
-
-    def _see_increment(self, posted: Posted) -> None:
-        world, head = self._world, self._world.head
-        if head.status is not Status.OPEN or head.deposit != posted.subject:
-            return
-        del world.chain.deposits[posted.subject]
-        head.finalize_deposit()
-        world.emit(wire.opened("CommitFinalized", {"headId": head.head_id, "depositTxId": posted.subject}))
-        # Every node posts the increment; all but one lose the race and say so.
-        for party in world.parties:
-            if party.index != posted.party:
-                fields = {"headSeed": head.seed, "depositTxId": posted.subject}
-                reason = "BadInputsUTxO: spent by another node's increment"
-                world.tell(party.index, views.posting_failed(world, "Increment", fields, reason))
+        world.emit_seen(wire.opened("HeadIsOpen", {"headId": head_id, "parties": parties}))
 
     def _see_close(self, posted: Posted) -> None:
         world, head = self._world, self._world.head
         if head.status is not Status.OPEN:
             if head.status is Status.CLOSED:
-                self._close_failed(posted.party, "the head is closed already")
+                world.tell(posted.party, views.close_failed(world, views.failed_to_post(_SPENT)))
             return
         period = world.settings.contestation_period_s
         head.status, head.in_flight, head.closed_number = Status.CLOSED, None, posted.number
         head.deadline = world.chain.now + min(period, _CLOSE_BOUND_S) + period
-        world.emit(wire.opened("HeadIsClosed", self._closed_fields()))
+        world.emit_seen(wire.opened("HeadIsClosed", self._closed_fields()))
         if posted.number < head.number:
             # A node that holds a newer snapshot contests by itself, which moves the deadline.
             head.closed_number = head.number
             head.deadline += period
-            world.emit(wire.opened("HeadIsContested", self._closed_fields()))
-        world.store.drop_pending(head.drop_pending())
+            world.emit_seen(wire.opened("HeadIsContested", self._closed_fields()))
+        self._network.drop_pending()
+        # Signatures that arrive after the close are dropped: who was offline never learns the last snapshots.
+        world.store.drop_backlog()
 
     def _closed_fields(self) -> dict[str, object]:
         head = self._world.head
@@ -244,38 +204,27 @@ class ChainSide:
         world, head = self._world, self._world.head
         if head.status is not Status.FANOUT_POSSIBLE:
             return
+        known = head.behind.get(world.parties[posted.party].name, (head.closed_number, 0))[0]
+        if known != head.closed_number:
+            world.tell(posted.party, views.fanout_failed(world, {"tag": "FailedToConstructFanoutTx"}))
+            return
+        if self._paying is not None and self._paying is not posted:
+            world.tell(posted.party, views.fanout_failed(world, views.failed_to_post(_SPENT)))
+            return
+        self._paying = posted
         outputs = head.base()
         self._fanout_blocks += 1
         if self._fanout_blocks < math.ceil(len(outputs) / FANOUT_CHUNK):
             world.chain.posted.append(posted)
             return
-        self._fanout_blocks = 0
+        self._fanout_blocks, self._paying = 0, None
         paid = world.chain.pay_out(world.chain.fresh_id("fanout"), outputs)
         world.store.change_utxo("layer1", (), paid)
         world.store.clear_utxo("snapshot")
         world.store.clear_utxo("commit")
         final = {"finalizedUTxO": wire.utxo_text(paid)}
-        world.emit(wire.opened("HeadIsFinalized", {"headId": head.head_id}, final))
+        world.emit_seen(wire.opened("HeadIsFinalized", {"headId": head.head_id}, final))
         world.head = Head(last_event=0)
-
-    def _see_recover(self, posted: Posted) -> None:
-        world = self._world
-        deposit = world.chain.deposits.pop(posted.subject, None)
-        if deposit is None:
-            return
-        paid = world.chain.pay_out(world.chain.fresh_id("recover"), deposit.utxo)
-        world.store.change_utxo("layer1", (), paid)
-        body = wire.opened(
-            "CommitRecovered",
-            {"headId": deposit.head_id, "recoveredTxId": deposit.txid},
-            {"recoveredUTxO": wire.utxo_text(paid)},
-        )
-        world.emit(body, note=("CommitRecovered", (deposit.txid,)))
-
-    def _close_failed(self, party: int, reason: str) -> None:
-        world = self._world
-        fields = {"openVersion": world.head.version}
-        world.tell(party, views.posting_failed(world, "Close", fields, reason))
 
 
 def _same(claimed: Output, actual: Output) -> bool:

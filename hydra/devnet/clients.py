@@ -26,7 +26,7 @@ class Client:
         self._marks = None if address is None else (address, address_bytes(address).hex())
         self._queue: deque[str] = deque()
         self._ready = asyncio.Event()
-        self.overrun = False
+        self.overrun = self.ended = False
 
     def render(self, event: Event) -> str | None:
         """The event as this client sees it; None where its address filter hides it."""
@@ -40,14 +40,20 @@ class Client:
                 _log.warning("a client of party %d is %d messages behind and is disconnected", self.party, QUEUE)
             self.overrun = True
             self._queue.clear()
-        elif not self.overrun:
+        elif not self.overrun and not self.ended:
             self._queue.append(text)
         self._ready.set()
 
+    def end(self) -> None:
+        """The node goes down: nothing more comes."""
+        self.ended = True
+        self._queue.clear()
+        self._ready.set()
+
     async def next(self) -> str | None:
-        """The next message; None once the client has fallen too far behind."""
+        """The next message; None once the client has fallen too far behind, or the node is down."""
         while not self._queue:
-            if self.overrun:
+            if self.overrun or self.ended:
                 return None
             self._ready.clear()
             await self._ready.wait()
@@ -90,6 +96,10 @@ class Clients:
     def tell(self, party: int, text: str) -> None:
         for client in self._clients[party]:
             client.push(text)
+
+    def disconnect(self, party: int) -> None:
+        for client in self._clients[party]:
+            client.end()
 
     async def wait(self, waiter: Waiter, start: Callable[[], None], timeout_s: float) -> Event | None:
         """Run `start`, then the first event that the waiter picks; None after `timeout_s`."""

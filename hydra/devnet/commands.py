@@ -54,7 +54,7 @@ class Commands:
                     party, wire.message("RejectedInputBecauseUnsynced", {"clientInput": content, "drift": 0})
                 )
             elif not handler(party, content):
-                state = {"state": views.head_state(self._world)}
+                state = {"state": views.head_state(self._world, party)}
                 self._world.tell(party, wire.message("CommandFailed", {"clientInput": content}, state))
         except InputError as error:
             return wire.encode({"reason": str(error), "input": text})
@@ -63,7 +63,7 @@ class Commands:
     def side_load(self, party: int, snapshot: Mapping[str, object]) -> dict[str, object] | None:
         """Adopt the last confirmed snapshot again: pending transactions go. The failed requirement, or None."""
         world = self._world
-        known = cast("Mapping[str, object]", json.loads(views.confirmed_snapshot(world)))
+        known = cast("Mapping[str, object]", json.loads(views.confirmed_snapshot(world, party)))
         if known.get("tag") == "InitialSnapshot" or snapshot.get("tag") == "InitialSnapshot":
             if dict(snapshot) != dict(known):
                 return {"tag": "SideLoadInitialSnapshotMismatch"}

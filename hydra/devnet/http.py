@@ -71,9 +71,9 @@ class Endpoints:
         world = self._world
         idle = world.head.status is Status.IDLE
         if path == "/head":
-            return 200, views.head_state(world)
+            return 200, views.head_state(world, self._party)
         if path == "/snapshot":
-            return (404, '""') if idle else (200, views.confirmed_snapshot(world))
+            return (404, '""') if idle else (200, views.confirmed_snapshot(world, self._party))
         if path == "/snapshot/utxo":
             return (404, '""') if idle else (200, views.snapshot_utxo(world.head))
         if path == "/snapshot/last-seen":

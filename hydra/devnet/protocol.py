@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from fednode.hydra.devnet.ledger import Failure, Rules, apply, check
@@ -37,6 +38,8 @@ class Request:
     """What every party signs: our own canonical bytes, not hydra-node's accumulator."""
     accumulator: str
     seen: bool = False
+    unwritten: int = 0
+    """Bit i: the log of party i was rotated meanwhile, and its history will never hold this snapshot."""
     signatures: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
 
@@ -70,6 +73,8 @@ class Head:
     closed_number: int = 0
     deadline: float = 0.0
     """Contestation deadline, chain time."""
+    behind: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    """Number and event of the last snapshot of every node that is offline, or was when the head closed."""
 
     def leader(self, number: int) -> int:
         """Party index that may ask for snapshot `number`."""
@@ -87,12 +92,17 @@ class Head:
             self.pending[tx.id] = tx
         return failure
 
-    def request(self, deposit: tuple[str, Mapping[str, Output]] | None) -> Request | None:
-        """Put the next snapshot in flight, where none is and there is need. `deposit`: the oldest active one."""
+    def request(
+        self, deposit: tuple[str, Mapping[str, Output]] | None, without: Callable[[str], bool] = lambda _: False
+    ) -> Request | None:
+        """Put the next snapshot in flight, where none is and there is need.
+
+        `deposit`: the oldest active one; `without`: says of an id whether its leader lacks that transaction.
+        """
         if self.status is not Status.OPEN or self.in_flight is not None:
             return None
         taken = deposit if self.deposit is None else None
-        txs = tuple(tx for tx, _ in zip(self.pending.values(), range(BATCH), strict=False))
+        txs = tuple(islice((tx for tx in self.pending.values() if not without(tx.id)), BATCH))
         if not txs and taken is None:
             return None
         utxo = self.base()

@@ -7,9 +7,10 @@ import logging
 import socket
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from fednode.durable import make_folders
 from fednode.errors import ConfigError, JournalError
@@ -35,6 +37,14 @@ _PAGE: Final = 64
 """Events of the history that are read from disk at a time."""
 _METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _log = logging.getLogger("fednode.devnet")
+
+
+class _Connection(WebSocketsSansIOProtocol):
+    """uvicorn's websocket, with its transport where the application finds it: `scope["state"]["transport"]`."""
+
+    async def run_asgi(self) -> None:
+        self.scope.setdefault("state", {})["transport"] = self.transport
+        await super().run_asgi()
 
 
 class LoopScheduler:
@@ -105,9 +115,13 @@ class Node:
             await socket.close()
             return
         await socket.accept()
+        transport = cast("asyncio.Transport", socket.scope["state"]["transport"])
         self._clients.add(client)
         try:
+            # A node reads nothing before it has sent its whole history: no input, no ping.
+            transport.pause_reading()
             await self._greet(socket, client, history=query.get("history") == "yes", with_utxo=with_utxo)
+            transport.resume_reading()
             await self._converse(socket, client)
         except (WebSocketDisconnect, asyncio.CancelledError):
             # Cancelled only when serving ends and this client does not answer the close: the task is over either way.
@@ -117,17 +131,23 @@ class Node:
 
     async def _greet(self, socket: WebSocket, client: Client, *, history: bool, with_utxo: bool) -> None:
         """History, then Greetings. What happens meanwhile is in both, history and live, as at a node."""
-        after = 0
+        faults, name = self._world.faults, self._world.parties[self._party].name
+        after = self._world.rotated.get(name, 1) - 1
+        last: deque[str] = deque(maxlen=faults.repeats(name))
         while history:
             page = self._world.store.history(self._party, after, _PAGE)
             for event in page:
                 text = client.render(event)
                 if text is not None:
                     await socket.send_text(text)
+                    last.append(text)
+            await faults.replay_finished(name)
             if not page:
                 break
             after = page[-1].id
         await socket.send_text(views.greetings(self._world, self._party, with_utxo=with_utxo))
+        for text in last:
+            await socket.send_text(text)
 
     async def _converse(self, socket: WebSocket, client: Client) -> None:
         """Live messages out, inputs in, until either side ends."""
@@ -145,7 +165,7 @@ class Node:
     async def _write(self, socket: WebSocket, client: Client) -> None:
         while (text := await client.next()) is not None:
             await socket.send_text(text)
-        await socket.close(code=1013)
+        await socket.close(code=1012 if client.ended else 1013)
 
     async def _read(self, socket: WebSocket) -> None:
         while True:
@@ -251,7 +271,7 @@ def _server(application: Starlette) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         lifespan="off",
-        ws="websockets-sansio",
+        ws=_Connection,
         ws_per_message_deflate=False,
         ws_ping_interval=30.0,
         ws_ping_timeout=60.0,

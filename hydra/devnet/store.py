@@ -121,6 +121,10 @@ class Store:
         """Keep a message for a party that is offline."""
         self._db.execute("INSERT INTO backlog (party, body, utxo) VALUES (?, ?, ?)", (party, body, _pack(utxo)))
 
+    def drop_backlog(self) -> None:
+        """Nobody who is offline will hear any more of what was held back."""
+        self._db.execute("DELETE FROM backlog")
+
     def take_backlog(self, party: int) -> list[tuple[str, str | None]]:
         """(body, utxo) of what was held back, oldest first; removes it."""
         query = "SELECT body, utxo FROM backlog WHERE party = ? ORDER BY id"

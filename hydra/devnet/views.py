@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fednode.hydra.devnet import wire
+from fednode.hydra.devnet.deposits import Deposit
 from fednode.hydra.devnet.parameters import protocol_parameters
 from fednode.hydra.devnet.protocol import Head, Status
 from fednode.hydra.devnet.world import World
@@ -38,13 +39,15 @@ def snapshot_utxo(head: Head) -> str:
     return wire.utxo_text(head.snapshot | head.commit)
 
 
-def confirmed_snapshot(world: World) -> str:
-    """The last confirmed snapshot with its signatures."""
+def confirmed_snapshot(world: World, party: int | None = None) -> str:
+    """The last confirmed snapshot with its signatures, as the node of `party` knows it."""
     head = world.head
-    if head.last_event == 0:
+    number_and_event = None if party is None else head.behind.get(world.parties[party].name)
+    event = head.last_event if number_and_event is None else number_and_event[1]
+    if event == 0:
         return wire.encode({"tag": "InitialSnapshot", "headId": head.head_id})
     opening = wire.opened("SnapshotConfirmed", {"headId": head.head_id}) + ","
-    return '{"tag":"ConfirmedSnapshot",' + world.store.event(head.last_event).full.removeprefix(opening) + "}"
+    return '{"tag":"ConfirmedSnapshot",' + world.store.event(event).full.removeprefix(opening) + "}"
 
 
 def last_seen(world: World) -> str:
@@ -73,8 +76,8 @@ def last_seen(world: World) -> str:
     return f'{{"tag":"SeenSnapshot","snapshot":{wire.joined(snapshot, raw)},"signatories":{wire.encode(signed)}}}'
 
 
-def head_state(world: World) -> str:
-    """GET /head, and the state inside CommandFailed."""
+def head_state(world: World, party: int) -> str:
+    """GET /head of one party's node, and the state inside its CommandFailed."""
     head = world.head
     chain_state = {"recordedAt": {"slot": world.chain.slot}, "spendableUTxO": {}}
     if head.status is Status.IDLE:
@@ -86,7 +89,7 @@ def head_state(world: World) -> str:
         "headSeed": head.seed,
     }
     if head.status is Status.OPEN:
-        contents = wire.joined(fields, {"coordinatedHeadState": _coordinated(world)})
+        contents = wire.joined(fields, {"coordinatedHeadState": _coordinated(world, party)})
         return f'{{"tag":"Open","contents":{contents}}}'
     fields |= {
         "contestationDeadline": wire.timestamp(head.deadline),
@@ -95,17 +98,71 @@ def head_state(world: World) -> str:
         "distributedFanoutOutputs": {},
         "remainingFanoutOutputs": None,
     }
-    contents = wire.joined(fields, {"confirmedSnapshot": confirmed_snapshot(world)})
+    contents = wire.joined(fields, {"confirmedSnapshot": confirmed_snapshot(world, party)})
     return f'{{"tag":"Closed","contents":{contents}}}'
 
 
-def posting_failed(world: World, kind: str, fields: Mapping[str, object], reason: str) -> str:
-    """PostTxOnChainFailed: the node's own `Increment` or `Close` transaction did not get on layer 1."""
-    posted = {"tag": f"{kind}Tx", "headId": world.head.head_id, "headParameters": _head_parameters(world), **fields}
-    key = "closingSnapshot" if kind == "Close" else "incrementingSnapshot"
-    error = {"tag": f"FailedToConstruct{kind}Tx", "failureReason": reason}
-    raw = {"postChainTx": wire.joined(posted, {key: confirmed_snapshot(world)}), "postTxError": wire.encode(error)}
-    return wire.message("PostTxOnChainFailed", {}, raw)
+def node_state(world: World, party: int) -> str:
+    """The checkpoint with which a rotated event log begins."""
+    synced = world.synced >> party & 1
+    clock = {"currentSlot": world.chain.slot, "currentChainTime": wire.timestamp(world.chain.now), "drift": 0}
+    fields = {"tag": "NodeInSync" if synced else "NodeCatchingUp", "chainPointTime": clock}
+    deposits = [f"{wire.encode(each.txid)}:{_deposit(each)}" for each in world.chain.deposits.values()]
+    return wire.joined(
+        fields, {"headState": head_state(world, party), "pendingDeposits": "{" + ",".join(deposits) + "}"}
+    )
+
+
+def _deposit(deposit: Deposit) -> str:
+    fields = {
+        "headId": deposit.head_id,
+        "created": wire.timestamp(deposit.created),
+        "deadline": wire.timestamp(deposit.deadline),
+        "status": deposit.status,
+    }
+    return wire.joined(fields, {"deposited": wire.utxo_text(deposit.utxo)})
+
+
+def increment_failed(world: World, deposit: str) -> str:
+    """PostTxOnChainFailed of a node that was not the first to post an increment."""
+    fields = {**_posted(world, "Increment"), "headSeed": world.head.seed, "depositTxId": deposit}
+    reason = "BadInputsUTxO: spent by another node's increment"
+    error = {"tag": "FailedToConstructIncrementTx", "failureReason": reason}
+    return _posting_failed(wire.joined(fields, {"incrementingSnapshot": confirmed_snapshot(world)}), error)
+
+
+def close_failed(world: World, error: Mapping[str, object]) -> str:
+    """PostTxOnChainFailed: a close did not get on layer 1."""
+    fields = {**_posted(world, "Close"), "openVersion": world.head.version}
+    return _posting_failed(wire.joined(fields, {"closingSnapshot": confirmed_snapshot(world)}), error)
+
+
+def fanout_failed(world: World, error: Mapping[str, object]) -> str:
+    """PostTxOnChainFailed: a fanout did not get on layer 1."""
+    head = world.head
+    fields = {
+        "tag": "FanoutTx",
+        "utxoToCommit": None,
+        "utxoToDecommit": None,
+        "headSeed": head.seed,
+        "contestationDeadline": wire.timestamp(head.deadline),
+    }
+    utxo = wire.utxo_text(head.base())
+    return _posting_failed(wire.joined(fields, {"utxo": utxo, "utxoForProof": utxo}), error)
+
+
+def failed_to_post(reason: str) -> dict[str, object]:
+    """The error of a transaction that layer 1 refused. None is built here: an empty one stands for it."""
+    empty = {"type": "Tx ConwayEra", "description": "", "cborHex": "84a0a0f5f6"}
+    return {"tag": "FailedToPostTx", "failureReason": reason, "failingTx": empty}
+
+
+def _posted(world: World, kind: str) -> dict[str, object]:
+    return {"tag": f"{kind}Tx", "headId": world.head.head_id, "headParameters": _head_parameters(world)}
+
+
+def _posting_failed(posted: str, error: Mapping[str, object]) -> str:
+    return wire.message("PostTxOnChainFailed", {}, {"postChainTx": posted, "postTxError": wire.encode(error)})
 
 
 def config(world: World, party: int) -> str:
@@ -155,16 +212,16 @@ def _unsynced_period(world: World) -> float:
     return world.settings.contestation_period_s / 2
 
 
-def _coordinated(world: World) -> str:
+def _coordinated(world: World, party: int) -> str:
     head = world.head
     fields = {"currentDepositTxId": head.deposit, "decommitTx": None, "version": head.version}
     in_flight = {tx.id for tx in head.in_flight.txs} if head.in_flight is not None else set[str]()
-    local = [tx for tx in head.pending.values() if tx.id not in in_flight]
+    held = [tx for tx in head.pending.values() if not world.nodes.lacks(party, tx.id)]
     raw = {
         "localUTxO": wire.utxo_text(head.local),
-        "localTxs": wire.transactions_text(local),
-        "allTxs": "{" + ",".join(f'"{tx.id}":{tx.envelope()}' for tx in head.pending.values()) + "}",
-        "confirmedSnapshot": confirmed_snapshot(world),
+        "localTxs": wire.transactions_text([tx for tx in held if tx.id not in in_flight]),
+        "allTxs": "{" + ",".join(f'"{tx.id}":{tx.envelope()}' for tx in held) + "}",
+        "confirmedSnapshot": confirmed_snapshot(world, party),
         "seenSnapshot": last_seen(world),
     }
     return wire.joined(fields, raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 from fednode.errors import FednodeError
@@ -12,6 +13,7 @@ from fednode.hydra.addresses import enterprise_address, key_hash, network_id
 from fednode.hydra.devnet import layer1, wire
 from fednode.hydra.devnet.faults import Faults
 from fednode.hydra.devnet.ledger import Rules, apply
+from fednode.hydra.devnet.nodes import Nodes
 from fednode.hydra.devnet.protocol import Head, Status
 from fednode.hydra.devnet.settings import DevnetSettings
 from fednode.hydra.devnet.store import Store
@@ -31,6 +33,7 @@ _HEAD_FIELDS = (
     "last_event",
     "closed_number",
     "deadline",
+    "behind",
 )
 
 
@@ -59,6 +62,10 @@ class Outlet(Protocol):
 
     def tell(self, party: int, text: str) -> None:
         """A client message, to every client of one party."""
+        ...
+
+    def disconnect(self, party: int) -> None:
+        """Cut off every client of one party."""
         ...
 
 
@@ -97,10 +104,15 @@ class World:
         self.rules = Rules(network_id(settings.magic), utxo_cost_per_byte=4_310)
         self.parties = [_party(settings, index) for index in range(len(settings.parties))]
         self.everyone = (1 << len(self.parties)) - 1
+        self.nodes = Nodes(len(self.parties))
         self.synced = 0
         """Bit i: party i has caught up with layer 1."""
         self.cut = 0
         """Bit i: party i was offline when the faults were last looked at."""
+        self._sees_at = [0.0] * len(self.parties)
+        """When each node has seen what has happened on layer 1 so far."""
+        self.rotated: dict[str, int] = cast("dict[str, int]", store.read("rotated") or {})
+        """Party name to the event at which its history begins."""
         self.chain = self._restore_chain()
         self.head = self._restore_head()
         self._outbox: list[Callable[[], None]] | None = None
@@ -127,21 +139,60 @@ class World:
         utxo: str | None = None,
         *,
         parties: int | None = None,
+        unwritten: int = 0,
         note: tuple[str, tuple[str, ...]] = ("", ()),
     ) -> int:
-        """Store a server output for `parties` (all), and publish it after the unit. Its id."""
+        """Store a server output for `parties` (all), and publish it after the unit. Its id.
+
+        The nodes in the mask `unwritten` tell it, and have it in no history.
+        """
         mask = self.everyone if parties is None else parties
         time = wire.timestamp(self.scheduler.wall())
-        event = Event(self.store.add_event(time, body, utxo, mask), time, body, utxo, mask, note)
+        event = Event(self.store.add_event(time, body, utxo, mask & ~unwritten), time, body, utxo, mask, note)
         self._after(lambda: self.outlet.publish(event))
         return event.id
 
-    def emit_heard(self, body: str, utxo: str | None = None, *, note: tuple[str, tuple[str, ...]] = ("", ())) -> int:
+    def emit_heard(
+        self,
+        body: str,
+        utxo: str | None = None,
+        *,
+        parties: int | None = None,
+        unwritten: int = 0,
+        note: tuple[str, tuple[str, ...]] = ("", ()),
+    ) -> int:
         """An output that follows from peers' messages: whoever is offline gets it on its return."""
+        mask = self.everyone if parties is None else parties
         for party in self.parties:
-            if self.cut >> party.index & 1:
+            if mask & self.cut & 1 << party.index:
                 self.store.hold_back(party.index, body, utxo)
-        return self.emit(body, utxo, parties=self.everyone & ~self.cut, note=note)
+        return self.emit(body, utxo, parties=mask & ~self.cut, unwritten=unwritten, note=note)
+
+    def emit_seen(self, body: str, utxo: str | None = None, *, note: tuple[str, tuple[str, ...]] = ("", ())) -> None:
+        """An output that follows from layer 1: whoever lags there gets it when it sees the block."""
+        late = [party.index for party in self.parties if self._lags(party)]
+        if len(late) < len(self.parties):
+            self.emit(body, utxo, parties=self.everyone & ~sum(1 << party for party in late), note=note)
+        for party in late:
+            self.when_seen(party, partial(self.emit, body, utxo, parties=1 << party, note=note))
+
+    def when_seen(self, party: int, action: Callable[[], object]) -> None:
+        """Run `action` as one step when the node of this party has seen the current block; at once if it has."""
+        if not self._lags(self.parties[party]):
+            action()
+            return
+        now = self.scheduler.now()
+        self._sees_at[party] = max(self._sees_at[party], now + self.faults.lag_of(self.parties[party].name))
+
+        def seen() -> None:
+            with self.unit():
+                action()
+
+        self.scheduler.later(self._sees_at[party] - now, seen)
+
+    def _lags(self, party: Party) -> bool:
+        """Also where it has just caught up, and older blocks are on their way to it still."""
+        return self.faults.lag_of(party.name) > 0 or self._sees_at[party.index] > self.scheduler.now()
 
     def tell(self, party: int, text: str) -> None:
         """A client message; after the unit where there is one."""
@@ -194,7 +245,8 @@ class World:
             return Head()
         head = Head()
         for name in _HEAD_FIELDS:
-            setattr(head, name, document[name])
+            if name in document:
+                setattr(head, name, document[name])
         head.status, head.order = Status(head.status), tuple(head.order)
         head.snapshot, head.commit = self.store.utxo("snapshot"), self.store.utxo("commit")
         head.local = head.base()

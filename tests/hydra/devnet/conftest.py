@@ -107,6 +107,9 @@ class Recorder:
     def tell(self, party: int, text: str) -> None:
         self.messages[party].append(json.loads(text))
 
+    def disconnect(self, party: int) -> None:
+        self.messages[party].append({"tag": "disconnected"})
+
     def tags(self, party: int = 0) -> list[str]:
         noise = {"SyncedStatusReport", "NodeSynced", "PeerConnected", "NetworkConnected"}
         return [each["tag"] for each in self.messages[party] if each["tag"] not in noise]
