@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,9 @@ from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.hydra.keys import KeyKind, write_pair
 
+PORTS: Final = range(10_000, 32_768)
+"""Below those that outgoing connections are given: a port stays free while the head does not run, also from daemons that
+try to reach it."""
 MAX_PARTIES: Final = 29
 """The largest head that hydra-node 2.x opens."""
 _KINDS: Final[tuple[KeyKind, ...]] = ("hydra", "fuel", "funds")
@@ -192,11 +196,17 @@ def _generate_keys(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> tuple[int, ...]:
-    """Distinct free ports: all are held at once before any is released."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    """Distinct free ports of `PORTS`: all are held at once before any is released."""
+    sockets: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        while len(sockets) < count:
+            each = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                each.bind(("127.0.0.1", random.choice(PORTS)))
+            except OSError:
+                each.close()
+            else:
+                sockets.append(each)
         return tuple(cast("int", each.getsockname()[1]) for each in sockets)
     finally:
         for each in sockets:
