@@ -20,8 +20,8 @@ from fednode.errors import ConfigError
 from fednode.hydra.keys import KeyKind, write_pair
 
 PORTS: Final = range(10_000, 32_768)
-"""Below those that outgoing connections are given: a port stays free while the head does not run, also from daemons that
-try to reach it."""
+"""Below those that outgoing connections are given: a port stays free while the head does not run, also from daemons
+that try to reach it."""
 MAX_PARTIES: Final = 29
 """The largest head that hydra-node 2.x opens."""
 _KINDS: Final[tuple[KeyKind, ...]] = ("hydra", "fuel", "funds")
