@@ -40,7 +40,9 @@ class Agreement:
 
     tables: Tables
     path: Path = Path("peers.toml")
-    """Where it was read from; relative model paths count from its folder."""
+    """Where it was read from."""
+    source: bytes = b""
+    """The very bytes that were checked; empty where it was not read from a file."""
 
     @property
     def run(self) -> Run:
@@ -119,13 +121,13 @@ class Agreement:
         if not 1 <= rounds <= MAX_ROUNDS:
             raise ConfigError(f"--epochs is {rounds}, expected 1 to {MAX_ROUNDS}")
         run = self.run.model_copy(update={"rounds": rounds})
-        return Agreement(self.tables.model_copy(update={"run": run}), self.path)
+        return replace(self, tables=self.tables.model_copy(update={"run": run}))
 
-    def model_table(self) -> dict[str, Any]:
-        """The [model] table as JSON values; a relative path is made absolute, an empty one is left out."""
+    def model_table(self, home: Path) -> dict[str, Any]:
+        """The [model] table as JSON values; a relative path counts from `home`, an empty one is left out."""
         table = self.model.model_dump(mode="json")
         path = table.pop("path")
-        return table | ({"path": str(self.path.parent.absolute() / Path(path).expanduser())} if path else {})
+        return table | ({"path": str((home / Path(path).expanduser()).absolute())} if path else {})
 
     def training_table(self) -> dict[str, Any]:
         """The [training] table as JSON values."""
@@ -150,7 +152,7 @@ class Agreement:
 def load_agreement(path: Path, *, check_address: CheckAddress | None = None) -> Agreement:
     """Read peers.toml. ConfigError names file, line, key, value, expectation and fix."""
     file = TomlFile.read(path, missing_hint="make it with: fednode peers add CARD..., or name it: --peers FILE")
-    return replace(parse_agreement(file.tables(), file=file, check_address=check_address), path=path)
+    return replace(parse_agreement(file.tables(), file=file, check_address=check_address), path=path, source=file.data)
 
 
 def parse_agreement(

@@ -59,7 +59,7 @@ class Model(Strict):
     name: Annotated[Line, Field(min_length=1, description="name of the base model, or builtin:...")]
     revision: Line = Field(default="", description="exact revision of the base model, where it has one")
     path: Line = Field(
-        default="", description="folder with the base model on this machine; each party may have its own"
+        default="", description="folder with the base model, from the home if relative; each party may have its own"
     )
     sha256: dict[FileName, Sha256] = Field(
         default_factory=dict[FileName, Sha256], max_length=1000, description="sha256 of every weight file of the base"

@@ -163,7 +163,7 @@ def trainer_setup(site: Site) -> TrainerSetup:
     agreement, settings = site.agreement, site.settings
     return TrainerSetup(
         task=agreement.training.task,
-        model=agreement.model_table(),
+        model=agreement.model_table(site.home.root),
         training=agreement.training_table(),
         codec=agreement.aggregation.codec,
         seed=agreement.run.seed,

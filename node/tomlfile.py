@@ -33,9 +33,11 @@ class Strict(BaseModel):
 class TomlFile:
     """The text of one settings file, kept to find the line of a key."""
 
-    def __init__(self, name: str, text: str = "") -> None:
+    def __init__(self, name: str, text: str = "", data: bytes = b"") -> None:
         self.name = name
         self.text = text
+        self.data = data
+        """What was read, byte for byte."""
 
     @classmethod
     def read(cls, path: Path, *, missing_hint: str) -> TomlFile:
@@ -50,7 +52,7 @@ class TomlFile:
         if len(data) > MAX_FILE:
             raise ConfigError(f"{path} has more than {MAX_FILE} bytes, expected a settings file")
         try:
-            return cls(str(path), data.decode("utf-8-sig").replace("\r\n", "\n"))
+            return cls(str(path), data.decode("utf-8-sig").replace("\r\n", "\n"), data)
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
             raise ConfigError(

@@ -49,7 +49,7 @@ def init_head(
         return _preflight(site, run_until_signal(preflight.look(site)))
     with site.home.lock():
         if peers is not None and not site.home.agreement.exists():
-            write_atomic(site.home.agreement, peers.read_bytes())  # later commands find it without --peers
+            write_atomic(site.home.agreement, site.agreement.source)  # later commands find it without --peers
         state = run_until_signal(_open(site, app.talk(quiet=session.quiet)))
     deposits = {p: state.head.funded(p) for p in site.rules.parties}
     text = f"head {state.head.id} is open with the deposits of {', '.join(deposits)}"

@@ -126,11 +126,14 @@ def test_parties_are_sorted_and_become_members() -> None:
 def test_tables_for_the_trainer(tmp_path: Path) -> None:
     path = tmp_path / "peers.toml"
     path.write_text(agreement_text({"model": {"name": "m", "path": "base"}}, [party("alice"), party("bob")]))
-    model = load_agreement(path).model_table()
-    assert model["path"] == str(tmp_path / "base")
+    model = load_agreement(path).model_table(tmp_path / "home")
+    assert model["path"] == str(tmp_path / "home" / "base")  # wherever peers.toml lies
+    absolute = parse_agreement(tables(model={"path": "/srv/base"})).model_table(tmp_path)
+    assert absolute["path"] == "/srv/base"
     assert model["target_modules"] == "all-linear"
-    assert "path" not in parse_agreement(tables()).model_table()
-    assert parse_agreement(tables(model={"target_modules": ["v", "q"]})).model_table()["target_modules"] == ["q", "v"]
+    assert "path" not in parse_agreement(tables()).model_table(tmp_path)
+    listed = parse_agreement(tables(model={"target_modules": ["v", "q"]})).model_table(tmp_path)
+    assert listed["target_modules"] == ["q", "v"]
     assert json.loads(json.dumps(load_agreement(path).training_table()))["optimiser"] == "adamw"
 
 

@@ -1,0 +1,52 @@
+"""`init-head` and `run` up to the point where they would speak to a hydra-node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fednode.errors import HeadError
+from fednode.node import app
+from fednode.node.app import trainer_setup
+from fednode.node.cli import head, invoke
+from fednode.node.site import Site
+
+
+@pytest.fixture
+def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Homes of alice and bob, and their agreement beside them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("alice", "bob"):
+        assert invoke(["init", "--home", name, "--name", name]) == 0
+        assert invoke(["peers", "card", "--home", name, "-o", f"{name}.toml"]) == 0
+    assert invoke(["peers", "add", "--home", "nobody", "--peers", "shared/peers.toml", "alice.toml", "bob.toml"]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_init_head_keeps_the_bytes_that_were_checked(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file changes between the check and the copy, and whatever its line ends are."""
+    peers = homes / "shared" / "peers.toml"
+    checked = b"\xef\xbb\xbf" + peers.read_bytes().replace(b"\n", b"\r\n").replace(b'path = ""', b'path = "base"')
+    assert b'"base"' in checked
+    peers.write_bytes(checked)
+    sites: list[Site] = []
+    opened = app.open_site
+
+    def open_and_change(*args: object, **options: object) -> Site:
+        sites.append(opened(*args, **options))  # type: ignore[arg-type]  # handed on as they came
+        peers.write_bytes(b"changed")
+        return sites[-1]
+
+    async def no_node(*_: object) -> None:
+        raise HeadError("as far as this test goes")
+
+    monkeypatch.setattr(app, "open_site", open_and_change)
+    monkeypatch.setattr(head, "_open", no_node)
+    assert invoke(["init-head", "--home", "alice", "--peers", "shared/peers.toml"]) == 5
+    assert (homes / "alice" / "peers.toml").read_bytes() == checked
+    # Both files name one model: a relative path counts from the home.
+    again = opened(sites[0].home, peers=None, epochs=None)
+    for site in (sites[0], again):
+        assert trainer_setup(site).model["path"] == str(homes / "alice" / "base")
