@@ -6,7 +6,8 @@ layer 1 with a faucet. It says what it is: version `2.3.0-fednode-embedded` in G
 Simulated, by the real rules: Init, deposits with their periods, expiry and recovery, increments one a block in order,
 the Conway ledger rules without scripts, retries, rotating leader, batches, snapshots signed by every party's real
 Ed25519 key, the limit of 4095 outputs, Close with contest, fanout in chunks, lost and stale closes, nodes that are
-offline, slow, silent or unsynced, loss of quorum, side-load. State and history are on disk and survive kill -9.
+offline, slow, silent, unsynced, restarted, or behind with their layer 1, loss of quorum, rotated event logs, side-load.
+State and history are on disk and survive kill -9.
 
 Not simulated: scripts, tokens, minting, decommits, deposit blueprints, CBOR frames, mirror nodes, rollbacks, fees of
 head transactions, hydra-node's BLS accumulator (signatures cover our own canonical bytes), CORS headers, divergence of

@@ -36,6 +36,8 @@ class ChainSide:
         self._fanout_blocks = 0
         self._paying: Posted | None = None
         """The fanout whose chunks are being paid."""
+        self._too_late = ""
+        """What a node says whose fanout comes after the last one was paid."""
 
     def start(self) -> None:
         self._world.scheduler.later(self._world.settings.block_s, self._block)
@@ -203,6 +205,8 @@ class ChainSide:
         """Outputs are paid in chunks, one chunk a block."""
         world, head = self._world, self._world.head
         if head.status is not Status.FANOUT_POSSIBLE:
+            if self._too_late:
+                world.tell(posted.party, self._too_late)
             return
         known = head.behind.get(world.parties[posted.party].name, (head.closed_number, 0))[0]
         if known != head.closed_number:
@@ -218,6 +222,7 @@ class ChainSide:
             world.chain.posted.append(posted)
             return
         self._fanout_blocks, self._paying = 0, None
+        self._too_late = views.fanout_failed(world, views.failed_to_post(_SPENT))
         paid = world.chain.pay_out(world.chain.fresh_id("fanout"), outputs)
         world.store.change_utxo("layer1", (), paid)
         world.store.clear_utxo("snapshot")
