@@ -46,12 +46,6 @@ async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state
         message = f"signalled an object of {size} bytes, expected {expected}"
         return _faulty(site, command, state, "size", message, "")
     path = site.folder.object(digest)
-    if path.exists() and await asyncio.to_thread(_sha256, path) != digest:
-        path.unlink()  # our own disk's fault, not the party's
-    if not path.exists():
-        broken = await _download(site, command, digest, size, path, own=command.party == state.rules.me)
-        if broken is not None:
-            return _faulty(site, command, state, broken.kind, broken.message, broken.kept)
     assert state.base is not None
     check = functools.partial(
         aggregator.check,
@@ -63,9 +57,18 @@ async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state
         base=state.base,
     )
     try:
+        if path.exists() and await asyncio.to_thread(_sha256, path) != digest:
+            path.unlink()  # our own disk's fault, not the party's
+        if not path.exists():
+            broken = await _download(site, command, digest, size, path, own=command.party == state.rules.me)
+            if broken is not None:
+                return _faulty(site, command, state, broken.kind, broken.message, broken.kept)
         await asyncio.to_thread(check)
     except ObjectRefused as refused:
         return _faulty(site, command, state, refused.rule, refused.message, str(path))
+    except FileNotFoundError as gone:
+        # Training began meanwhile, and tidied the cache by an older view of the transcript.
+        raise Unavailable(f"{path} is gone from the cache: it is fetched again") from gone
     now = site.clock.now()
     return e.ObjectFetched(now, command.round, command.party, now - started)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fednode.hydra import messages as m
@@ -27,12 +27,16 @@ class HydraNode:
         self.applied = 0
         """Snapshots applied: a prefix of the network's log."""
         self.version = 0
+        self.deposits: set[str] = set()
+        """Recorded, and not finalised, as this node sees layer 1."""
         self.history: list[m.Received] = []
         self.sockets: list[Socket] = []
         self.pending: dict[str, Tx] = {}
         self.waiting: dict[str, int] = {}
         self.known: set[str] = set()
         """Ids of transactions whose bytes it holds, applicable or not."""
+        self.chain: list[Callable[[HydraNode], None]] = []
+        """What happened on layer 1, in order, and this node has not seen."""
         self._local: Utxo | None = None
 
     # Its view ---------------------------------------------------------------------------------------------------------
@@ -120,6 +124,11 @@ class HydraNode:
             )
         )
 
+    def follow(self) -> None:
+        """See the next thing on layer 1; what comes while the node is down is seen when it is up."""
+        if self.up and self.chain:
+            self.chain.pop(0)(self)
+
     # Its client -------------------------------------------------------------------------------------------------------
 
     def emit(self, message: m.Message) -> None:
@@ -187,4 +196,6 @@ class HydraNode:
 
     def start(self) -> None:
         self.up = True
+        while self.chain:
+            self.follow()
         self.network.catch_up(self)

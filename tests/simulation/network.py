@@ -20,7 +20,7 @@ from .hydranode import HydraNode
 from .ledger import Snapshot, Tx, Utxo, apply, problem
 
 LATE_S = 3.0
-"""A node learns of a snapshot, or of something on layer 1, at most so much later than another."""
+"""A node sees what happens on layer 1 at most so much later than another; the embedded head is faster."""
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Network:
         deposit_period_s: float,
     ) -> None:
         self.members, self.rng, self.now, self.later, self.count = members, rng, now, later, count
+        self.late_s = LATE_S / 10 if "embedded" in version else LATE_S
         self.version, self.contestation_s, self.deposit_period_s = version, contestation_s, deposit_period_s
         self.head_id = HeadId("ab" * 28)
         self.participants = tuple(key_hash(member.fuel_vkey).hex() for member in members)
@@ -69,6 +70,8 @@ class Network:
         """Unspent layer-1 outputs of the parties."""
         self.loss = self.doubling = 0.0
         self.slow = 1.0
+        self.late: dict[int, float] = {}
+        """Nodes that learn of snapshots late, and by how many seconds on average."""
         self.closed_number = -1
         self.deadline = 0.0
         self.paid: Utxo | None = None
@@ -93,18 +96,10 @@ class Network:
             self.later(self.rng.expovariate(1 / (0.05 * self.slow)), act)
 
     def everywhere(self, act: Callable[[HydraNode], None]) -> None:
-        """Something on layer 1, which every node sees in its own time, down or not."""
+        """Something on layer 1, which every node sees in its own time, in the chain's order."""
         for node in self.nodes:
-            self._see(node, self.rng.random() * LATE_S, act)
-
-    def _see(self, node: HydraNode, delay: float, act: Callable[[HydraNode], None]) -> None:
-        def look() -> None:
-            if node.up:
-                act(node)
-            else:
-                self._see(node, 1.0, act)
-
-        self.later(delay, look)
+            node.chain.append(act)
+            self.later(self.rng.random() * self.late_s, node.follow)
 
     # Snapshots --------------------------------------------------------------------------------------------------------
 
@@ -129,7 +124,7 @@ class Network:
 
     def _ask(self) -> None:
         leader = self.nodes[(len(self.log) + 1) % len(self.nodes)]
-        if not leader.up or leader.applied != len(self.log):
+        if not leader.up or leader.status != "Open" or leader.applied != len(self.log):
             return
         last = self.log[-1] if self.log else None
         open_commit = last is not None and last.commit is not None and leader.version == last.version
@@ -151,7 +146,13 @@ class Network:
         self.request = Request(leader.index, Snapshot(number, leader.version, tuple(txs), utxo, commit, commit_utxo))
 
     def signs(self, node: HydraNode, asked: Snapshot) -> bool:
-        return node.up and node.applied == asked.number - 1 and node.version == asked.version and node.has(asked.txs)
+        return (
+            node.up
+            and node.status == "Open"
+            and node.applied == asked.number - 1
+            and node.version == asked.version
+            and node.has(asked.txs)
+        )
 
     def _confirm(self, snapshot: Snapshot) -> None:
         self.request = None
@@ -162,7 +163,8 @@ class Network:
             self.later(1.0 + self.rng.random() * 4, lambda: self._increment(snapshot.commit or ""))
         self.confirmed_hook(snapshot)
         for node in self.nodes:
-            self.later(self.rng.expovariate(1 / (0.1 * self.slow)), lambda node=node: self.catch_up(node))
+            mean = 0.1 * self.slow + self.late.get(node.index, 0.0)
+            self.later(self.rng.expovariate(1 / mean), lambda node=node: self.catch_up(node))
 
     def catch_up(self, node: HydraNode) -> None:
         """The node learns of every snapshot that it lacks."""
@@ -187,6 +189,7 @@ class Network:
 
         def opened(node: HydraNode) -> None:
             node.status = "Open"
+            self.consider()
             node.emit(HeadIsOpen(self.head_id, tuple(member.hydra_vkey for member in self.members)))
 
         self.later(self.block(), act)
@@ -197,13 +200,18 @@ class Network:
             del self.funding[reference]
         self.deposits[deposit.id] = deposit
         recorded = m.CommitRecorded(self.head_id, TxId(deposit.id), deposit.utxo, self.now() + 1e6)
-        self.everywhere(lambda node: node.emit(recorded))
+
+        def seen(node: HydraNode) -> None:
+            node.deposits.add(deposit.id)
+            node.emit(recorded)
+
+        self.everywhere(seen)
 
         def active() -> None:
             deposit.active = True
             self.consider()
 
-        self.later(LATE_S + self.deposit_period_s, active)
+        self.later(self.late_s + self.deposit_period_s, active)
 
     def _increment(self, identifier: str) -> None:
         deposit = self.deposits[identifier]
@@ -211,6 +219,7 @@ class Network:
 
         def final(node: HydraNode) -> None:
             node.version += 1
+            node.deposits.discard(identifier)
             node.changed()
             node.emit(m.CommitFinalized(self.head_id, TxId(identifier)))
             self.consider()
@@ -260,11 +269,8 @@ class Network:
         self.status = "FanoutPossible"
 
         def seen(node: HydraNode) -> None:
-            if node.status == "Closed":
-                node.status = "FanoutPossible"
-                node.emit(m.ReadyToFanout(self.head_id))
-            elif node.status == "Open":
-                self._see(node, 1.0, seen)
+            node.status = "FanoutPossible"
+            node.emit(m.ReadyToFanout(self.head_id))
 
         self.everywhere(seen)
 

@@ -224,13 +224,14 @@ class Oracle:
     def exit(self, party: Party, error: FednodeError) -> bool:
         """Whether the daemon that this error ended is started again; Violation where it may not end so."""
         if not self.honest(party.me):
-            return not isinstance(error, PeerFault | Diverged)
+            return not isinstance(error, PeerFault | Diverged) and len(party.failed) < 5
         if isinstance(error, JournalError) and "injected" in error.message:
             return True
         lie = self.world.adversary.lie
         if isinstance(error, PeerFault | Diverged) and lie is not None:
             return False
-        closed = isinstance(error, HeadError) and "the head was closed in round" in error.message
+        words = ("the head was closed in round", "it cannot be opened again")
+        closed = isinstance(error, HeadError) and any(text in error.message for text in words)
         if closed and (lie is not None or self.world.plan.terms.on_deadline == "close"):
             return False
         self.fail(f"{party.me} ended with {type(error).__name__}: {error.message}")
@@ -261,6 +262,7 @@ class Oracle:
             sizes = [None if s is None else len(s) for s in scripts]
             self.fail(f"the transcripts in the buckets are not the confirmed signals in order: {sizes}, {len(wanted)}")
         self._caught(honest)
+        self._told_of_divergence(honest)
 
     def _payout(self, party: Party) -> None:
         state, network = party.state, self.world.network
@@ -279,6 +281,20 @@ class Oracle:
                 self.fail(f"{member.name} was paid {real}, deposited {state.rules.deposit}")
         if not state.paid.verified:
             self.fail(f"{party.me}: the payout is not what the last snapshot says")
+
+    def _told_of_divergence(self, honest: list[Party]) -> None:
+        """Where a signal that counts names another base, whoever read its whole round says so."""
+        liar, truth = self.world.adversary.name, self.truth
+        for _, c, _ in [x for x in self.order if x[0] == liar]:
+            others = [p for p, other, _ in self.order if other.round == c.round]
+            if c.base == truth.get(max(c.round - 1, 0)) or len(others) < len(self.world.names):
+                continue
+            for party in honest:
+                state = party.state
+                assert state is not None
+                read = state.head.snapshot == len(self.world.network.log) and state.round == c.round
+                if read and state.run is not None and state.divergence is None and not state.faults:
+                    self.fail(f"{party.me} has not found the other base in round {c.round}")
 
     def _caught(self, honest: list[Party]) -> None:
         """What the head proves, every honest party that read so far has found, with evidence."""

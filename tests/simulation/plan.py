@@ -36,7 +36,7 @@ CHAOS = (
     "absence",
 )
 """Faults that come at some time."""
-SLOWNESS = ("slow-training", "slow-disk")
+SLOWNESS = ("slow-training", "slow-disk", "slow-node")
 FAULTS = (*RATES, *CHAOS, *SLOWNESS)
 LIES = (
     "equivocate",
@@ -69,6 +69,8 @@ class Limits:
     faults: frozenset[str] = frozenset()
     """These faults, whatever the seed says."""
     files: bool | None = None
+    close: bool | None = None
+    """Whether a deadline or a fault closes the head."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def plan_of(seed: int, limits: Limits | None = None) -> Plan:
     rates, chaos, slow = _faults(Random(f"{seed}/faults"), limits, quiet=quiet)
     parties, rounds = limits.parties or parties, limits.rounds or rounds
     lie = limits.lie or lie
-    close = policy < 0.25
+    close = policy < 0.25 if limits.close is None else limits.close
     terms = Terms(
         parties,
         rounds,

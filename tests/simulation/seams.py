@@ -21,6 +21,7 @@ import fednode.node.app
 import fednode.node.daemon
 import fednode.node.effects
 import fednode.node.evidence
+import fednode.node.runfolder
 import fednode.training.exact.aggregate
 import fednode.training.exact.writer
 from fednode import durable
@@ -111,6 +112,11 @@ def _publish(temporary: Any, path: Any) -> None:
         durable.publish(temporary, path)
 
 
+def _make_folders(path: Any, **options: Any) -> None:
+    if not isinstance(path, MemPath):  # in memory folders exist by themselves
+        durable.make_folders(path, **options)
+
+
 def _path(text: str) -> Any:
     party = PROCESS.get().party
     return party.root.__class__(text) if party.folder is not None else MemPath(party.disk, text)
@@ -164,6 +170,8 @@ _SEAMS: tuple[tuple[Any, str, Any], ...] = (
     (fednode.node.daemon, "TICK_S", TICK_S),
     (fednode.node.effects, "write_atomic", _write_atomic),
     (fednode.node.evidence, "write_atomic", _write_atomic),
+    (fednode.node.evidence, "make_folders", _make_folders),
+    (fednode.node.runfolder, "make_folders", _make_folders),
     (fednode.node.evidence, "publish", _publish),
     (fednode.node.evidence, "Path", _path),
     (fednode.node.evidence, "shutil", SimpleNamespace(copyfile=lambda a, b: b.write_bytes(_path(str(a)).read_bytes()))),

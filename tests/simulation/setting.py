@@ -265,7 +265,7 @@ class Setting:
         a = self.agreement
         return TrainerSetup(
             "tiny",
-            a.model_table(),
+            a.model_table(self.folder),
             a.training_table(),
             a.aggregation.codec,
             a.run.seed,

@@ -167,7 +167,7 @@ class SimRest:
 
     async def pending_deposits(self) -> tuple[str, ...]:
         await self._call()
-        return tuple(d.id for d in self._process.node.network.deposits.values() if not d.final)
+        return tuple(self._process.node.deposits)
 
     async def snapshot_utxo(self) -> dict[str, Coin] | None:
         """Also the deposit that is not spendable yet."""

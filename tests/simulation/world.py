@@ -88,6 +88,8 @@ class World:
         self.oracle = Oracle(self)
         self.network.confirmed_hook = self._confirmed
         self.network.loss = plan.rates.get("message-lost", 0.0)
+        if "slow-node" in plan.slow:
+            self.network.late[plan.seed % plan.terms.parties] = 8.0
         self.network.doubling = plan.rates.get("message-doubled", 0.0)
         self.folder: Path | None = scratch() if plan.files else None
         self.stores = {n: Store(self.folder / "buckets" / n if self.folder else None) for n in self.names}
@@ -228,7 +230,7 @@ class World:
             return
         party.end = error
         state = party.state
-        if state is not None and state.paid is None and party.goal == "run":
+        if state is not None and state.paid is None and party.goal in ("open", "run") and self.oracle.honest(party.me):
             # The operator reads the error, and closes the head some time later.
             party.goal, party.reason = "close", "fault"
             self.later(300 + self.rng.random() * 600, lambda: self.chaos.start(party))
@@ -247,6 +249,7 @@ class World:
             self._until(START + self.plan.safety_s)
             self.safe = True
             self.network.loss = self.network.doubling = 0.0
+            self.network.late.clear()
             self.note("all", "no more faults")
             self.chaos.end()
             safe_at = self.loop.now
