@@ -90,7 +90,7 @@ def malformed(where: str, expected: str, found: object) -> HeadError:
     """The error for JSON that is not what hydra-node 2.3 sends."""
     return HeadError(
         f"hydra-node {where}: expected {expected}, found {type(found).__name__}",
-        hint="is it a hydra-node 2.3? `fednode status` shows its version",
+        hint="is it a hydra-node 2.3? `fednode init-head --dry-run` shows its version",
     )
 
 

@@ -60,23 +60,32 @@ class SigningKey:
 def write_pair(folder: Path, stem: str, kind: KeyKind) -> SigningKey:
     """Generate a key pair and write `<stem>.sk` (0600) and `<stem>.vk` into `folder` (created 0700).
 
-    Never overwrites: raises KeyFileError where either file exists. The secret is durable first.
+    The secret is durable first: where only it exists (the process was killed then), its `.vk` is written. Nothing is
+    overwritten: KeyFileError where `.vk` exists, and where others may enter `folder`.
     """
     make_folders(folder, mode=0o700)
+    _check_folder(folder)
     secret, public = folder / f"{stem}.sk", folder / f"{stem}.vk"
-    for path in (secret, public):
-        if path.exists():
-            raise KeyFileError(f"{path} exists; a key is never overwritten", hint="move the old key away first")
-    seed = os.urandom(32)
-    key = SigningKey(seed)
+    if public.exists():
+        raise KeyFileError(f"{public} exists; a key is never overwritten", hint="move the old key away first")
     description = f"fednode {kind} key"
-    write_atomic(secret, _envelope(_SECRET_TYPES[kind], description, seed), mode=0o600)
+    if secret.exists():
+        key = _read_secret(secret, {_SECRET_TYPES[kind]})
+    else:
+        seed = os.urandom(32)
+        key = SigningKey(seed)
+        write_atomic(secret, _envelope(_SECRET_TYPES[kind], description, seed), mode=0o600)
     write_atomic(public, _envelope(_PUBLIC_TYPES[kind], description, bytes.fromhex(key.vkey)))
     return key
 
 
 def load_signing_key(path: Path) -> SigningKey:
-    """Read a secret text envelope. KeyFileError where it is missing, readable by others, or not an Ed25519 secret."""
+    """Read a secret text envelope. KeyFileError where it is missing, it or its folder is open to others, or it is not
+    an Ed25519 secret."""
+    return _read_secret(path, set(_SECRET_TYPES.values()))
+
+
+def _read_secret(path: Path, types: set[str]) -> SigningKey:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -91,7 +100,18 @@ def load_signing_key(path: Path) -> SigningKey:
                 hint=f"chmod 600 {path}",
             )
         data = file.read(_MAX_FILE + 1)
-    return SigningKey(_payload(path, data, set(_SECRET_TYPES.values()), secret=True))
+    _check_folder(path.parent)
+    return SigningKey(_payload(path, data, types, secret=True))
+
+
+def _check_folder(folder: Path) -> None:
+    """Whoever may write into the folder may put another key there; whoever may list it knows what to ask for."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        raise KeyFileError(
+            f"the folder {folder} has mode {mode:04o}: others may enter it, expected 0700 for secret keys",
+            hint=f"chmod 700 {folder}",
+        )
 
 
 def load_verification_key(path: Path) -> str:
@@ -111,7 +131,9 @@ def _envelope(kind: str, description: str, payload: bytes) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> KeyFileError:
     if isinstance(error, FileNotFoundError):
-        return KeyFileError(f"{path} does not exist, expected a key file", hint="fednode keys generate")
+        return KeyFileError(
+            f"{path} does not exist, expected a key file", hint="fednode init makes the key files of a home"
+        )
     return KeyFileError(f"{path} cannot be read: {error.strerror}")
 
 

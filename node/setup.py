@@ -37,17 +37,20 @@ class Made:
 def make_home(home: Home, values: Values, *, peers: Mapping[str, str] | None = None) -> Made:
     """Create the home's folder, keys and fednode.toml (`values` as in `settings_text`), and keep what exists.
 
-    ConfigError where fednode.toml exists for another party; KeyFileError where half a key pair exists.
+    A public key file that is missing beside its secret is made from it. ConfigError where fednode.toml exists for
+    another party; KeyFileError where only a public key file exists, or others may enter the folder of the keys.
     """
     text = settings_text(values, peers)
     name = _checked_name(home, values, text)
     make_folders(home.root)
     done: dict[bool, list[str]] = {True: [], False: []}
     for kind in KINDS:
-        exists = home.key(kind, "sk").exists() and home.key(kind, "vk").exists()
-        if not exists:
+        secret, public = home.key(kind, "sk").exists(), home.key(kind, "vk").exists()
+        if not (secret and public):
             write_pair(home.keys, kind, kind)
-        done[exists].append(f"keys/{kind}.sk")
+        done[secret].append(f"keys/{kind}.sk")
+        if secret and not public:
+            done[False].append(f"keys/{kind}.vk")
     exists = home.settings.exists()
     if not exists:
         write_new(home.settings, text)

@@ -191,7 +191,7 @@ def _checked(settings: DevnetSettings, path: Path) -> DevnetSettings:
 
 def _generate_keys(folder: Path) -> None:
     for kind in _KINDS:
-        if not (folder / f"{kind}.vk").exists() and not (folder / f"{kind}.sk").exists():
+        if not (folder / f"{kind}.vk").exists():
             write_pair(folder, kind, kind)
 
 

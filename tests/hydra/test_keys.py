@@ -28,6 +28,43 @@ def test_pair_round_trip(tmp_path: Path, kind: str) -> None:
         write_pair(tmp_path / "keys", kind, kind)  # type: ignore[arg-type]  # parametrised literal
 
 
+def test_a_pair_that_was_cut_off_is_finished_from_its_secret(tmp_path: Path) -> None:
+    key = write_pair(tmp_path, "fuel", "fuel")
+    secret, public = (tmp_path / "fuel.sk").read_bytes(), (tmp_path / "fuel.vk").read_bytes()
+    (tmp_path / "fuel.vk").unlink()
+    assert write_pair(tmp_path, "fuel", "fuel").vkey == key.vkey
+    assert (tmp_path / "fuel.sk").read_bytes() == secret
+    assert (tmp_path / "fuel.vk").read_bytes() == public
+    (tmp_path / "fuel.vk").unlink()
+    with pytest.raises(KeyFileError, match=r"has type 'PaymentSigningKey.*expected HydraSigningKey"):
+        write_pair(tmp_path, "fuel", "hydra")
+    (tmp_path / "fuel.sk").chmod(0o644)
+    with pytest.raises(KeyFileError, match="mode 0644"):
+        write_pair(tmp_path, "fuel", "fuel")
+    assert not (tmp_path / "fuel.vk").exists()
+
+
+def test_a_public_key_alone_is_never_overwritten(tmp_path: Path) -> None:
+    write_pair(tmp_path, "fuel", "fuel")
+    (tmp_path / "fuel.sk").unlink()
+    with pytest.raises(KeyFileError, match="never overwritten"):
+        write_pair(tmp_path, "fuel", "fuel")
+    assert not (tmp_path / "fuel.sk").exists()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o710, 0o701, 0o777])
+def test_a_folder_that_others_may_enter(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "keys"
+    write_pair(folder, "fuel", "fuel")
+    folder.chmod(mode)
+    for attempt in (lambda: load_signing_key(folder / "fuel.sk"), lambda: write_pair(folder, "funds", "funds")):
+        with pytest.raises(KeyFileError, match=f"mode {mode:04o}") as caught:
+            attempt()
+        assert caught.value.hint == f"chmod 700 {folder}"
+    assert not (folder / "funds.sk").exists()
+    assert load_verification_key(folder / "fuel.vk")
+
+
 def test_pycardano_reads_our_files(tmp_path: Path) -> None:
     key = write_pair(tmp_path, "funds", "funds")
     other = PaymentSigningKey.load(str(tmp_path / "funds.sk"))
@@ -63,8 +100,9 @@ def test_readable_by_others(tmp_path: Path, mode: int) -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     write_pair(tmp_path, "fuel", "fuel")
-    with pytest.raises(KeyFileError, match="does not exist"):
+    with pytest.raises(KeyFileError, match="does not exist") as missing:
         load_signing_key(tmp_path / "none.sk")
+    assert "fednode init" in missing.value.hint
     with pytest.raises(KeyFileError, match="does not exist"):
         load_verification_key(tmp_path / "none.vk")
     (tmp_path / "fuel.vk").chmod(0o600)

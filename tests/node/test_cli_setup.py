@@ -269,10 +269,29 @@ def test_a_home_belongs_to_one_party(run: Run, cards: list[str]) -> None:
 
 
 def test_half_a_key_pair_is_not_replaced(run: Run, cards: list[str]) -> None:
-    Path("alice/keys/funds.vk").unlink()
-    before = Path("alice/keys/funds.sk").read_bytes()
+    """A secret alone is what a killed `init` leaves: its public half is made from it. A public key alone is refused."""
+    secret, public = Path("alice/keys/funds.sk"), Path("alice/keys/funds.vk")
+    before = secret.read_bytes(), public.read_bytes()
+    public.unlink()
+    again = run("init", "--home", "alice", "--name", "alice", "--json")
+    assert again.json["created"] == ["keys/funds.vk"]
+    assert "keys/funds.sk" in again.json["kept"]
+    assert (secret.read_bytes(), public.read_bytes()) == before
+    secret.unlink()
     assert run("init", "--home", "alice", "--name", "alice").status == 4
-    assert Path("alice/keys/funds.sk").read_bytes() == before
+    assert not secret.exists()
+    assert public.read_bytes() == before[1]
+
+
+def test_a_folder_of_keys_that_others_may_enter_is_refused(run: Run, tmp_path: Path) -> None:
+    keys = tmp_path / "new" / "keys"
+    keys.mkdir(parents=True, mode=0o755)
+    refused = run("init", "--home", "new", "--name", "new", "--json")
+    assert refused.status == 4
+    assert refused.json["error"]["hint"] == f"chmod 700 {keys}"
+    assert list(keys.iterdir()) == []
+    keys.chmod(0o700)
+    assert run("init", "--home", "new", "--name", "new").status == 0
 
 
 def test_from_cards_to_the_same_agreement_at_both(run: Run, cards: list[str]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from fednode import errors
 from fednode.errors import FednodeError
 from fednode.node.agreement_tables import Tables
-from fednode.node.cli import COMMANDS
+from fednode.node.cli import COMMANDS, build
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -33,6 +35,41 @@ def test_every_command_of_the_documents_exists() -> None:
     lines = re.findall(r"^    fednode ([a-z][a-z-]*)", text, re.MULTILINE)
     quoted = re.findall(r"`fednode ([a-z][a-z-]*)", text)
     assert set(lines + quoted) <= set(COMMANDS)
+
+
+def hints() -> list[tuple[str, str]]:
+    """(file, text) of every piece of text that shipped code gives as a hint."""
+    found: list[tuple[str, str]] = []
+    for folder in ("fednode", "node", "hydra", "storage", "training"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.keyword) and node.arg == "hint":
+                    texts = [x.value for x in ast.walk(node.value) if isinstance(x, ast.Constant)]
+                    found += [(path.name, text) for text in texts if isinstance(text, str)]
+    return found
+
+
+def test_every_command_and_option_of_a_hint_exists() -> None:
+    options = {word for name in COMMANDS for word in command_options(name)}
+    texts = hints()
+    assert len(texts) > 100
+    for file, text in texts:
+        named = re.findall(r"(?:^|[`:;,] ?|with |run |see )fednode ([a-z][a-z-]*)", text)
+        assert set(named) <= set(COMMANDS), (file, text)
+        if named:
+            assert set(re.findall(r"(?<!\S)(--[a-z][a-z-]*)", text)) <= options, (file, text)
+
+
+def command_options(name: str) -> set[str]:
+    """The long options of a command and of its sub-commands."""
+    group = typer.main.get_command(build(name))
+    found: set[str] = set()
+    waiting = [group.commands[name]]
+    while waiting:
+        command = waiting.pop()
+        waiting += list(getattr(command, "commands", {}).values())
+        found |= {word for option in command.params for word in option.opts if word.startswith("--")}
+    return found
 
 
 def error_classes() -> list[type[FednodeError]]:

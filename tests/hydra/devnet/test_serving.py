@@ -255,6 +255,16 @@ async def test_a_second_head_on_the_same_folder_is_refused(tmp_path, serving):
             assert json.loads(await still.recv())["tag"] == "Greetings"
 
 
+def test_key_pairs_that_were_cut_off_are_finished(tmp_path):
+    create(tmp_path, ["a", "b"], ports=[4001, 4002])
+    keys = tmp_path / "a" / "keys"
+    before = {path.name: path.read_bytes() for path in keys.iterdir()}
+    (tmp_path / "devnet" / "settings.json").unlink()
+    (keys / "fuel.vk").unlink()
+    create(tmp_path, ["a", "b"], ports=[4001, 4002])
+    assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+
+
 def test_settings_are_kept_and_checked(tmp_path):
     made = create(tmp_path, ["alice", "bob"], fund=50 * ADA)
     keys = {path: path.read_bytes() for path in tmp_path.glob("*/keys/*")}
