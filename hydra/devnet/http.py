@@ -22,8 +22,6 @@ from fednode.hydra.devnet.protocol import Status
 from fednode.hydra.devnet.txview import Output, parse_transaction
 from fednode.hydra.devnet.world import World
 
-API_TIMEOUT_S: Final = 300.0
-"""--api-transaction-timeout of a node."""
 MAX_BODY: Final = 16 * 1024 * 1024
 _TXIN: Final = re.compile(r"[0-9a-f]{64}#(0|[1-9][0-9]{0,4})")
 _UNSYNCED: Final = "Rejected: the node is out of sync with its layer 1"
@@ -130,9 +128,9 @@ class Endpoints:
             reason = "the head is not open" if self._synced else _UNSYNCED
             return 503, wire.encode({"tag": "SubmitTxRejected", "reason": reason})
         waiter = Waiter(self._party, lambda event: event.note[0] in {"TxValid", "TxInvalid"} and tx.id in event.note[1])
-        event = await self._clients.wait(waiter, lambda: self._network.submit(self._party, tx), API_TIMEOUT_S)
+        event = await self._clients.wait(waiter, lambda: self._network.submit(self._party, tx), views.API_TIMEOUT_S)
         if event is None:
-            return 202, wire.encode({"tag": "SubmitTxSubmitted", "timeout": API_TIMEOUT_S})
+            return 202, wire.encode({"tag": "SubmitTxSubmitted", "timeout": views.API_TIMEOUT_S})
         if event.note[0] == "TxValid":
             return 202, '{"tag":"SubmitTxSubmitted"}'
         return 400, wire.encode({"tag": "SubmitTxInvalid", "validationError": {"reason": event.note[1][1]}})
@@ -157,8 +155,8 @@ class Endpoints:
         if reason is not None:
             return 400, wire.encode({"tag": "FailedToConstructRecoverTx", "failureReason": reason})
         waiter = Waiter(self._party, lambda event: event.note == ("CommitRecovered", (txid,)))
-        event = await self._clients.wait(waiter, lambda: self._chain.recover(self._party, txid), API_TIMEOUT_S)
-        return (200, '"OK"') if event is not None else (202, wire.encode({"timeout": API_TIMEOUT_S}))
+        event = await self._clients.wait(waiter, lambda: self._chain.recover(self._party, txid), views.API_TIMEOUT_S)
+        return (200, '"OK"') if event is not None else (202, wire.encode({"timeout": views.API_TIMEOUT_S}))
 
 
 async def _body(request: Request) -> bytes:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from fednode.hydra.devnet import wire
 from fednode.hydra.devnet.deposits import Deposit
 from fednode.hydra.devnet.parameters import protocol_parameters
 from fednode.hydra.devnet.protocol import Head, Status
 from fednode.hydra.devnet.world import World
+
+API_TIMEOUT_S: Final = 300.0
+"""--api-transaction-timeout of a node."""
 
 
 def greetings(world: World, party: int, *, with_utxo: bool) -> str:
@@ -168,19 +172,37 @@ def _posting_failed(posted: str, error: Mapping[str, object]) -> str:
 def config(world: World, party: int) -> str:
     """GET /config: the options that a hydra-node of this party would have been started with."""
     own, settings = world.parties[party], world.settings
+    others = [each.name for each in world.parties if each.index != party]
+
+    def key(name: str, file: str) -> str:
+        return str(settings.folder / name / "keys" / file)
+
+    chain = {
+        "mode": "cardano",
+        "cardano-signing-key": key(own.name, "fuel.sk"),
+        "cardano-verification-keys": [key(name, "fuel.vk") for name in others],
+        "contestation-period": settings.contestation_period_s,
+        "deposit-period": settings.deposit_period_s,
+        "unsynced-period": _unsynced_period(world),
+        # There is no cardano-node: layer 1 is simulated in this process.
+        "backend": {"mode": "direct", "node-socket": "", "testnet-magic": settings.magic},
+    }
     return wire.encode(
         {
-            "nodeId": own.name,
-            "apiHost": "127.0.0.1",
-            "apiPort": own.port,
+            "node-id": own.name,
+            "quiet": True,
             "listen": own.host,
             "advertise": own.host,
+            "api-host": "127.0.0.1",
+            "api-port": own.port,
+            "hydra-signing-key": key(own.name, "hydra.sk"),
+            "hydra-verification-keys": [key(name, "hydra.vk") for name in others],
             "peers": [each.host for each in world.parties if each.index != party],
-            "contestationPeriod": settings.contestation_period_s,
-            "depositPeriod": settings.deposit_period_s,
-            "unsyncedPeriod": _unsynced_period(world),
-            "testnetMagic": settings.magic,
-            "persistenceDir": str(settings.state),
+            "persistence-dir": str(settings.state),
+            "ledger-protocol-parameters": "",
+            "use-system-etcd": False,
+            "api-transaction-timeout": API_TIMEOUT_S,
+            "chain": chain,
         }
     )
 

@@ -164,7 +164,7 @@ async def test_http_endpoints_of_an_idle_and_an_open_head(tmp_path, serving, mak
         assert (await http.get("/commits")).json() == []
         assert (await http.get("/snapshot/last-seen")).json() == {"tag": "NoSeenSnapshot"}
         assert (await http.get("/protocol-parameters")).json()["utxoCostPerByte"] == 4310
-        assert (await http.get("/config")).json()["depositPeriod"] == 3
+        assert (await http.get("/config")).json()["chain"]["deposit-period"] == 3
         refused = await http.post("/commit", json={})
         assert (refused.status_code, refused.json()) == (400, "Head is not open")
         early = _pay(peers, 0)
