@@ -1,22 +1,22 @@
 """The error tree. Every leaf has a stable code and an exit status; every message says what, where and expected.
 
-    FednodeError                    1
-      UsageError                    2   wrong options
-      ConfigError                   3   peers.toml, fednode.toml, agreement, home
-        RunMismatch                 3   another agreement, head or --epochs than this home is bound to
-      KeyFileError                  4   keys, permissions, funds
-        FundsError                  4
-      HeadError                     5   the head or the hydra-node says no
-        HeadUnavailable             5   (retried)
-      StorageError                  6
-        NotFound Denied Conflict Integrity Throttled QuotaExceeded Unavailable StorageTimeout
-      TrainingError                 7
-      PeerFault                     8   a peer broke the protocol; evidence was written
-        ObjectRefused               8
-      Diverged                      8
-      JournalError                  9   the journal cannot be read or written
-      AlreadyRunning               75
-      Stopped                     130
+FednodeError                    1
+  UsageError                    2   wrong options
+  ConfigError                   3   peers.toml, fednode.toml, agreement, home
+    RunMismatch                 3   another agreement, head or --epochs than this home is bound to
+  KeyFileError                  4   keys, permissions, funds
+    FundsError                  4
+  HeadError                     5   the head or the hydra-node says no
+    HeadUnavailable             5   (retried)
+  StorageError                  6
+    NotFound Denied Conflict Integrity Throttled QuotaExceeded Unavailable StorageTimeout
+  TrainingError                 7
+  PeerFault                     8   a peer broke the protocol; evidence was written
+    ObjectRefused               8
+  Diverged                      8
+  JournalError                  9   the journal cannot be read or written
+  AlreadyRunning               75
+  Stopped                     130
 """
 
 from __future__ import annotations
