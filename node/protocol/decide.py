@@ -12,6 +12,7 @@ from fednode.node.protocol import facts as f
 from fednode.node.protocol.events import Event
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact
+from fednode.node.protocol.findings import judged_late
 from fednode.node.protocol.state import State, waiting_for, waiting_since
 from fednode.types import HeadStatus, Lovelace
 
@@ -63,12 +64,14 @@ def _conclusion(state: State, at: float) -> Fact | None:
 
 def _begin(state: State, event: e.Begin) -> list[Fact]:
     found: list[Fact] = []
+    late: list[Fact] = []
     if state.binding is None and event.goal != "close":
         found.append(f.HomeBound(event.at, event.binding))
     if event.goal == "run" and state.run is None and event.run is not None and event.rounds is not None:
         found.append(f.RunBound(event.at, event.run, event.rounds))
+        late = judged_late(state, event.at)
     found.append(f.Begun(event.at, event.goal, event.reason))
-    return found
+    return found + late
 
 
 def _tick(state: State, event: e.Tick) -> list[Fact]:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from fednode.node.protocol import facts as f
 from fednode.node.protocol.facts import Fact
+from fednode.node.protocol.findings import kept_for_later
 from fednode.node.protocol.state import Deposit, Head, State, Work
-from fednode.node.protocol.transcript import fold
+from fednode.node.protocol.transcript import Finding, fold
 from fednode.types import HeadStatus
 
 
@@ -84,10 +85,17 @@ def _deposit_changed(state: State, fact: f.DepositChanged) -> State:
 
 
 def _snapshot(state: State, fact: f.SnapshotNoted) -> State:
-    transcript = state.transcript
+    transcript, findings = state.transcript, list[Finding]()
     for tx in fact.transactions:
-        transcript, _ = fold(transcript, state.rules.run, tx)
-    return replace(state, transcript=transcript, head=replace(state.head, snapshot=fact.number, stall=None))
+        transcript, finding = fold(transcript, state.rules.run, tx)
+        if finding is not None:
+            findings.append(finding)
+    return replace(
+        state,
+        transcript=transcript,
+        untimely=kept_for_later(state, findings),
+        head=replace(state.head, snapshot=fact.number, stall=None),
+    )
 
 
 def _work(state: State, **changes: Any) -> State:
@@ -121,7 +129,7 @@ def _prepared(state: State, fact: f.Prepared) -> State:
 _STEPS: dict[type, Callable[[State, Any], State]] = {
     f.Begun: _begun,
     f.HomeBound: lambda s, x: replace(s, binding=cast(f.HomeBound, x).binding),
-    f.RunBound: lambda s, x: replace(s, run=cast(f.RunBound, x).run),
+    f.RunBound: lambda s, x: replace(s, run=cast(f.RunBound, x).run, untimely=()),
     f.HeadBound: lambda s, x: replace(s, head=replace(s.head, id=cast(f.HeadBound, x).head_id)),
     f.HeadChanged: _head_changed,
     f.HeadLost: lambda s, x: replace(s, head=replace(s.head, lost=True)),

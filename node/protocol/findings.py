@@ -9,10 +9,29 @@ from fednode.node.protocol.facts import Fact
 from fednode.node.protocol.state import State
 from fednode.node.protocol.transcript import Finding
 
+_KEPT = 64
+"""Findings that wait for the run to be bound."""
+
 
 def timely(state: State, finding: Finding) -> bool:
     """Until the run is bound nobody knows its id here: only what bytes alone prove can be held against a party."""
     return state.run is not None or (finding.transaction.content is None and finding.kind != "foreign")
+
+
+def kept_for_later(state: State, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings that are judged when the run is bound; peers cannot make them more than a few."""
+    late = [finding for finding in findings if not timely(state, finding)]
+    return (*state.untimely, *late)[:_KEPT] if late else state.untimely
+
+
+def judged_late(state: State, at: float) -> list[Fact]:
+    """The facts of what was found before the run was bound."""
+    found: list[Fact] = []
+    for finding in state.untimely:
+        fact = fact_of(state, at, finding)
+        if not known_fault(fact, (*state.faults, *found)):
+            found.append(fact)
+    return found
 
 
 def fact_of(state: State, at: float, finding: Finding) -> Fact:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fednode.node.protocol.events import Goal
 from fednode.node.protocol.facts import DivergenceFound, FaultFound, HeadStalled, PaidOut
-from fednode.node.protocol.transcript import Transcript
+from fednode.node.protocol.transcript import Finding, Transcript
 from fednode.types import Digest, HeadId, HeadStatus, Lovelace, PartyName, RunId, SignedTx, TxId
 
 
@@ -101,6 +101,8 @@ class Work:
 class State:
     rules: Rules
     transcript: Transcript
+    untimely: tuple[Finding, ...] = ()
+    """What was found in the transcript before the run was bound: judged when it is."""
     goal: Goal | None = None
     reason: str = ""
     binding: str | None = None

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 DOWN_S = 20.0
 """A node is away at most so long at a time: shorter than the contestation period."""
-ACTS = 60
+CRASHES = 12
+"""At most so many crashes of each party: every run ends some time."""
+ACTS = 30
 """Faults of this kind in one world."""
 
 
@@ -99,7 +101,7 @@ class Chaos:
         self._wait()
 
     def _kill(self, party: Party) -> None:
-        if party.process is not None and party.crashes < 25:
+        if party.process is not None and party.crashes < CRASHES:
             party.crashes += 1
             self.world.count("kill")
             party.process.kill()
@@ -112,7 +114,7 @@ class Chaos:
 
     def _stop(self, party: Party) -> None:
         """Ctrl-C: the process ends in its own way."""
-        if party.process is not None and party.process.task is not None and party.crashes < 25:
+        if party.process is not None and party.process.task is not None and party.crashes < CRASHES:
             party.crashes += 1
             self.world.count("stop")
             party.process.task.cancel()

@@ -107,9 +107,9 @@ def plan_of(seed: int, limits: Limits | None = None) -> Plan:
     lie, liar, lie_round = rng.choice(LIES), rng.randrange(parties), rng.randint(0, rounds + 1)
     lying = rng.random() < 0.25
     files = rng.random() < 0.03
-    version = rng.choice(("2.3.0", "2.3.0-embedded"))
+    version = "2.3.0-embedded" if rng.random() < 0.3 else "2.3.0"
     noisy = rng.random() < 0.5
-    safety, every = rng.choice((30.0, 100.0, 300.0, 1000.0)), rng.choice((6.0, 20.0, 60.0))
+    safety, every = rng.choice((40.0, 100.0, 300.0, 600.0)), rng.choice((6.0, 20.0, 60.0))
     quiet = rng.random() < 0.1
     rates, chaos, slow = _faults(Random(f"{seed}/faults"), limits, quiet=quiet)
     parties, rounds = limits.parties or parties, limits.rounds or rounds

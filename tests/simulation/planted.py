@@ -19,6 +19,7 @@ import fednode.node.effects as effects
 import fednode.node.fetching as fetching
 import fednode.node.protocol.decide as decide
 import fednode.node.protocol.evolve as evolve
+import fednode.node.protocol.findings as findings
 import fednode.node.protocol.pending as pending
 import fednode.node.protocol.state as states
 import fednode.node.protocol.transcript as transcripts
@@ -132,6 +133,10 @@ def _majority_completes(put: Set) -> None:
 
 
 # Deciding ------------------------------------------------------------------------------------------------------------
+
+
+def _judged_too_early(put: Set) -> None:
+    put(findings, "judged_late", lambda state, at: [])
 
 
 def _base_not_compared(put: Set) -> None:
@@ -347,6 +352,12 @@ BUGS = (
     Bug("repeat-is-fault", "an equal second signal is a fault", _repeat_is_fault, _lie("repeat")),
     Bug("any-run-counts", "signals of any run count", _any_run_counts, _lie("foreign")),
     Bug("majority-completes", "a round is complete without one signal", _majority_completes, Limits(without=QUIET)),
+    Bug(
+        "judged-too-early",
+        "what is confirmed while init-head still runs is never judged",
+        _judged_too_early,
+        _with("half-open", lie="equivocate"),
+    ),
     Bug("base-not-compared", "other base digests are no divergence", _base_not_compared, _lie("wrong-base")),
     Bug(
         "deadline-counts-absence",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import itertools
 import logging
 import random
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -23,7 +26,7 @@ from fednode.types import Digest
 
 from .adversary import Adversary
 from .buckets import Store
-from .chaos import Chaos
+from .chaos import CRASHES, Chaos
 from .loop import VirtualLoop
 from .network import Network
 from .oracle import Oracle, Violation
@@ -37,8 +40,6 @@ LIVENESS_S = 6 * 3600.0
 """Simulated seconds after the last fault within which everybody must have ended."""
 OPERATOR_S = 3 * 3600.0
 """After so long somebody closes a head in which a liar keeps the others waiting."""
-CRASHES = 25
-"""At most so many of each party's crash points are reached: every run ends some time."""
 MAX_STEPS = 2_000_000
 
 
@@ -89,7 +90,7 @@ class World:
         self.network.confirmed_hook = self._confirmed
         self.network.loss = plan.rates.get("message-lost", 0.0)
         if "slow-node" in plan.slow:
-            self.network.late[plan.seed % plan.terms.parties] = 8.0
+            self.network.late[plan.seed % plan.terms.parties] = 0.5 if "embedded" in plan.version else 8.0
         self.network.doubling = plan.rates.get("message-doubled", 0.0)
         self.folder: Path | None = scratch() if plan.files else None
         self.stores = {n: Store(self.folder / "buckets" / n if self.folder else None) for n in self.names}
@@ -310,11 +311,28 @@ def _alive() -> bool:
     return process is None or process.alive
 
 
+_worlds = itertools.count(1)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A world is full of cycles: they are collected after some worlds, and not while one runs."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if next(_worlds) % 16 == 0:
+            gc.collect()
+        if before:
+            gc.enable()
+
+
 def simulate(seed: int, limits: Limits | None = None, trace: Callable[[str], None] | None = None) -> Outcome:
     """Run one seed. Never raises for what goes wrong in it: `problem` says what."""
     plan = plan_of(seed, limits)
     logging.getLogger("fednode").setLevel(logging.CRITICAL)
-    with Seams():
+    with _without_collector(), Seams():
         world = World(plan, trace)
         problem = None
         try:
