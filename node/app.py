@@ -17,6 +17,7 @@ from fednode.node.daemon import Daemon
 from fednode.node.effects import Effects
 from fednode.node.home import Home
 from fednode.node.journal import SqliteJournal
+from fednode.node.logs import logged
 from fednode.node.ports import Aggregator, Head, Trainer
 from fednode.node.protocol.events import Begin, Goal
 from fednode.node.protocol.state import State
@@ -64,6 +65,11 @@ def talk(*, quiet: bool) -> Talk:
 
 async def work(site: Site, goal: Goal, voice: Talk, *, reason: str = "") -> State:
     """Run one party's daemon until the goal is reached. The caller holds the home's lock."""
+    with logged(voice, site.settings.log_level):
+        return await _work(site, goal, voice, reason)
+
+
+async def _work(site: Site, goal: Goal, voice: Talk, reason: str) -> State:
     state = replay(site)
     voice.state = state
     if goal == "run" and state.run is None:
@@ -228,8 +234,9 @@ def devnet_settings(folder: Path, parties: int, *, contestation_period_s: int, f
     return create(folder.absolute(), names, contestation_period_s=contestation_period_s, fund=fund)
 
 
-async def serve_devnet(settings: DevnetSettings, ready: Callable[[], None]) -> None:
+async def serve_devnet(settings: DevnetSettings, ready: Callable[[], None], voice: Talk) -> None:
     """Serve until cancelled."""
     from fednode.hydra.devnet import serve
 
-    await serve(settings, ready=ready)
+    with logged(voice, "warning"):
+        await serve(settings, ready=ready)

@@ -22,6 +22,8 @@ from fednode.types import SIGNAL_LOVELACE, HeadStatus
 Style = Literal["plain", "json", "none"]
 STEP_EVERY_S = 1.0
 """Training steps are shown at most this often."""
+LONGEST_RECORD = 1000
+"""Characters of a log record."""
 
 
 @dataclass(slots=True)
@@ -62,12 +64,20 @@ class Talk:
             self._stepped = now
             self._write("", step=done, steps=steps, loss=loss)
 
+    def log(self, level: str, text: str) -> None:
+        """A log record: talk as everything else, of whatever length and origin its text is."""
+        self._put(one_line(f"{level}: {text}"[:LONGEST_RECORD]), {"level": level})
+
     def _write(self, text: str, **more: object) -> None:
         self._last = text
+        self._put(text, more)
+
+    def _put(self, text: str, more: dict[str, object]) -> None:
         if self.style == "none":
             return
         try:
-            print(self._line(text, more), file=self.stream, flush=True)
+            self.stream.write(self._line(text, more) + "\n")  # in one piece: records come from other threads too
+            self.stream.flush()
         except (BrokenPipeError, ValueError):
             self.style = "none"  # whoever listened is gone; the run goes on
 

@@ -183,7 +183,7 @@ def devnet(
         session.note("embedded head: ready; Ctrl-C stops it")
 
     try:
-        run_until_signal(app.serve_devnet(settings, ready))
+        run_until_signal(app.serve_devnet(settings, ready, app.talk(quiet=session.quiet)))
     except Stopped:
         session.note("embedded head: stopped")
         raise SystemExit(0) from None
