@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -77,6 +78,36 @@ def test_nothing_unpickles() -> None:
             if isinstance(node, ast.keyword):
                 allowed = isinstance(node.value, ast.Constant) and node.value.value is False
                 assert node.arg not in ("allow_pickle", "trust_remote_code") or allowed, path
+
+
+UNIMPORTED = {"accelerate"}
+"""Runtime dependencies that another one imports: see their comments."""
+PARTS = {"pydantic_core"}
+"""Modules of a distribution that a declared one brings in the one version that fits it."""
+MODULES = {"scikit-learn": "sklearn"}
+"""Distributions whose module has another name."""
+
+
+def third_party() -> set[str]:
+    """Every module that shipped code imports and that is neither ours nor the standard library's."""
+    found: set[str] = set()
+    for folder in ("fednode", *FOLDERS):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found.add(node.module or "")
+                elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                    found |= {str(x.value) for x in node.args if isinstance(x, ast.Constant)}
+    return {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names) - {"fednode", ""} - PARTS
+
+
+def test_every_dependency_is_imported_and_every_import_declared() -> None:
+    declared = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in PROJECT["project"]["dependencies"]}
+    modules = {MODULES.get(name, name.replace("-", "_")) for name in declared - UNIMPORTED}
+    assert modules == third_party()
+    assert declared >= UNIMPORTED
 
 
 def test_bare_folder_names_are_never_imported() -> None:
