@@ -34,6 +34,8 @@ _PING_EVERY: Final = 20.0
 _PONG_WITHIN: Final = 40.0
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.2, 10.0
 _CATCH_UP_WITHIN: Final = 30.0
+_SILENT: Final = 120.0
+"""Seconds without any message before Greetings after which the connection counts as lost."""
 _LOOK_WITHIN: Final = 10.0
 """Seconds for a look at what hangs; meanwhile messages wait."""
 
@@ -151,7 +153,7 @@ class Client:
         """The next frame; None when it is time to look whether the head stands still."""
         if not self._session.behind:
             if not self._session.greeted:
-                return await socket.recv()
+                return await self._replayed(socket)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._look_at - time.monotonic())):
                     return await socket.recv()
@@ -164,6 +166,14 @@ class Client:
                 f"hydra-node at {self._url} confirmed snapshots after {self._session.reported} that its history lacks",
                 hint="was its log rotated? keep old-state/ of the node; the peers' buckets hold the missing signals",
             ) from None
+
+    async def _replayed(self, socket: ClientConnection) -> str | bytes:
+        """The next frame of the history. No ping can tell yet whether the other end is still there."""
+        try:
+            async with asyncio.timeout(_SILENT):
+                return await socket.recv()
+        except TimeoutError:
+            raise HeadUnavailable(f"{self._url}: no message for {_SILENT:.0f} s before Greetings") from None
 
     async def _handle(self, frame: str | bytes) -> list[HeadReport]:
         session = self._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import ssl
@@ -21,6 +22,8 @@ from fednode.types import HeadId
 
 MAX_ANSWER: Final = 64 << 20
 """Bytes. The head state of a large head is megabytes."""
+_WHOLE: Final = 300.0
+"""Seconds for a whole answer: one that only drips is no answer."""
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=5.0)
 _RECOVERY_TIMEOUT: Final = httpx.Timeout(330.0, connect=5.0)
 """A node waits up to 300 s for layer 1 before it answers."""
@@ -147,7 +150,7 @@ class Rest:
         parts: list[bytes] = []
         try:
             call = self._client.stream(method, path, content=content, headers=headers, timeout=limits)
-            async with call as response:
+            async with asyncio.timeout(_WHOLE), call as response:
                 size = 0
                 async for part in response.aiter_bytes():
                     size += len(part)
@@ -155,7 +158,7 @@ class Rest:
                         raise HeadError(f"hydra-node {method} {path}: the answer exceeds {MAX_ANSWER} bytes")
                     parts.append(part)
                 return response.status_code, b"".join(parts)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             place = f"{str(self._client.base_url).rstrip('/')}{path}"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise HeadError(

@@ -86,11 +86,12 @@ class Session:
     def receive(self, frame: str | bytes, now: float) -> list[HeadReport]:
         """Reports of one frame. HeadError where the node or its head is not the agreement's, or a snapshot is lost."""
         received = decode(frame)
-        if received.seq is not None:
-            if received.seq <= self._seq:
-                return []
-            self._seq = received.seq
         message = received.message
+        if received.seq is not None:
+            # Snapshots have numbers of their own, without gaps: no mistake in `seq` may make one vanish.
+            if received.seq <= self._seq and not isinstance(message, messages.SnapshotConfirmed):
+                return []
+            self._seq = max(self._seq, received.seq)
         match message:
             case messages.Greetings():
                 return self._greet(message, now)

@@ -141,7 +141,7 @@ def check_head(bound: HeadId | None, found: HeadId | None) -> None:
 
 def _same_set(what: str, expected: dict[str, str], found: Sequence[str]) -> None:
     missing = [f"{key} ({expected[key]})" for key in expected if key not in found]
-    extra = [key[:64] for key in found if key not in expected]
+    extra = [key[:64] for key in found if key not in expected][: len(expected) + 1]
     if missing or extra or len(found) != len(expected):
         raise HeadError(
             f"hydra-node has other {what} than the agreement: missing {', '.join(missing) or 'none'}; "
