@@ -45,7 +45,7 @@ class Liar:
     connections: int = 0
     frames: int = 0
     url: str = ""
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     @asynccontextmanager
@@ -66,8 +66,11 @@ class Liar:
             ping_interval=None,
             close_timeout=0.1,
         ) as running:
-            yield liar
-            running.close(close_connections=True)
+            try:
+                yield liar
+            finally:
+                liar._over.set()
+                running.close(close_connections=True)
 
     async def _http(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.headers.get("Upgrade"):
@@ -85,13 +88,13 @@ class Liar:
         assert connection.request is not None
         url = self.upstream.replace("http", "ws", 1) + connection.request.path
         async with connect(url, max_size=None, compression=None, close_timeout=0.1) as node:
-            up = asyncio.ensure_future(_pump(connection, node))
+            ways = [asyncio.ensure_future(_pump(connection, node)), asyncio.ensure_future(self._down(node, connection))]
             try:
-                await self._down(node, connection)
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                up.cancel()
-                with suppress(asyncio.CancelledError):
-                    await up
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
 
     async def _down(self, node: Any, connection: ServerConnection) -> None:
         with suppress(ConnectionClosed):
@@ -106,7 +109,8 @@ class Liar:
                     return
                 except Silence:
                     connection.transport.pause_reading()
-                    await asyncio.Event().wait()
+                    await self._over.wait()
+                    return
                 for each in [text] if changed is NORMAL else changed:
                     await connection.send(each)
 
