@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from fednode.node.runfolder import RunFolder
 from fednode.types import RunId
 
 ENVIRONMENT = "FEDNODE_HOME"
+LOCK_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,16 @@ class Home:
 
     @contextlib.contextmanager
     def lock(self) -> Generator[None, None, None]:
-        """Hold the home for this process. AlreadyRunning with the holder's process id where another has it.
+        """Hold the home for this process. AlreadyRunning with the holder's process id where another keeps it: whoever
+        only looks (`daemon_pid`) is gone after a moment.
 
         The system drops the lock when the process ends, however it ends: a left-over file means nothing. The file is
         never deleted, because a second process could then lock a file that has no name any more.
         """
         fd = self._open_lock()
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise self._held(fd) from None
+            if not _locked(fd):
+                raise self._held(fd)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
@@ -92,6 +93,33 @@ class Home:
             f"{who} works in {self.root}; one home serves one daemon",
             hint="wait for it or end it; `fednode status` works beside it",
         )
+
+
+def _locked(fd: int) -> bool:
+    """Lock the file for this process alone; False where that fails for `LOCK_WITHIN_S` seconds."""
+    until = time.monotonic() + LOCK_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOCK_WITHIN_S / 50)
+        else:
+            return True
+
+
+def daemon_pid(home: Home) -> int | None:
+    """Process id of whoever holds the home's lock, None where nobody does. Looking holds a shared lock for a moment."""
+    try:
+        with home.lock_file.open("rb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(handle.read(32).split()[0])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def find_home(chosen: Path | None, *, must_exist: bool = True) -> Home:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +49,16 @@ def open_site(home: Home, *, peers: Path | None, epochs: int | None, check_addre
         agreement = agreement.with_rounds(rounds)
     site = Site(home, settings, agreement, _rules(settings, agreement))
     if bound is not None and bound.run != site.rules.run:
-        raise RunMismatch(
-            f"{home.root} is bound to run {bound.run} of {bound.rounds} rounds; "
-            f"this agreement with {agreement.run.rounds} rounds is run {site.rules.run}",
-            hint="use the same peers.toml and --epochs as before; another run needs another home and another head",
-        )
+        raise _other_run(site, f"{bound.run} of {bound.rounds} rounds")
     return site
+
+
+def _other_run(site: Site, bound: str) -> RunMismatch:
+    return RunMismatch(
+        f"{site.home.root} is bound to run {bound}; "
+        f"this agreement with {site.agreement.run.rounds} rounds is run {site.rules.run}",
+        hint="use the same peers.toml and --epochs as before; another run needs another home and another head",
+    )
 
 
 def _rules(settings: Settings, agreement: Agreement) -> Rules:
@@ -109,7 +112,7 @@ def _bound_rounds(home: Home) -> RunBound | None:
 
 
 def replay(site: Site) -> State:
-    """The state that the journal holds. Raises RunMismatch where it belongs to another agreement."""
+    """The state that the journal holds. Raises RunMismatch where it belongs to another agreement or run."""
     state = initial(site.rules)
     for fact in read_facts(site.home):
         state = evolve(state, fact)
@@ -122,6 +125,8 @@ def _belonging(site: Site, state: State) -> State:
             f"{site.home.root} is bound to another agreement than {site.agreement.path}",
             hint="`fednode peers hash` at every party shows which tables differ; a new agreement needs a new home",
         )
+    if state.run not in (None, site.rules.run):  # bound by another process, since `open_site` looked
+        raise _other_run(site, str(state.run))
     return state
 
 
@@ -153,16 +158,3 @@ def require_deposit(site: Site) -> None:
 def is_finalized(site: Site) -> bool:
     """The journal knows the payout."""
     return replay(site).paid is not None
-
-
-def daemon_pid(home: Home) -> int | None:
-    """Process id of whoever holds the home's lock, None where nobody does."""
-    try:
-        with home.lock_file.open("rb") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(handle.read(32).split()[0])
-    except (OSError, ValueError, IndexError):
-        pass
-    return None

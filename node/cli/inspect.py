@@ -11,7 +11,7 @@ import typer
 from fednode.node import app
 from fednode.node import site as site_of
 from fednode.node.cli.output import Result, Session, Table, command, plain
-from fednode.node.home import find_home
+from fednode.node.home import daemon_pid, find_home
 from fednode.node.views import RoundView
 from fednode.node.views import status as status_of
 
@@ -29,7 +29,7 @@ def status(session: Session, peers: Peers = None) -> Result:
     Exit status: 0 answered, 3 configuration, 9 journal.
     """
     site = app.open_site(find_home(session.home), peers=peers, epochs=None)
-    data = status_of(site_of.read_history(site), pid=site_of.daemon_pid(site.home))
+    data = status_of(site_of.read_history(site), pid=daemon_pid(site.home))
     return Result(data, _status_text(data))
 
 

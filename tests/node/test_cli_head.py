@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fednode.errors import HeadError
+from fednode.errors import HeadError, RunMismatch
 from fednode.node import app
 from fednode.node.app import trainer_setup
 from fednode.node.cli import head, invoke
-from fednode.node.site import Site
+from fednode.node.home import Home
+from fednode.node.journal import SqliteJournal
+from fednode.node.protocol.facts import RunBound
+from fednode.node.protocol.records import to_record
+from fednode.node.site import Site, replay
 
 
 @pytest.fixture
@@ -23,6 +27,18 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert invoke(["peers", "add", "--home", "nobody", "--peers", "shared/peers.toml", "alice.toml", "bob.toml"]) == 0
     capsys.readouterr()
     return tmp_path
+
+
+def test_a_run_that_another_process_bound_meanwhile_is_noticed(homes: Path) -> None:
+    """`open_site` looks before the home is locked."""
+    home = Home(homes / "alice")
+    first, second = (app.open_site(home, peers=homes / "shared" / "peers.toml", epochs=epochs) for epochs in (3, 4))
+    journal = SqliteJournal(home.journal)
+    journal.append([to_record(RunBound(1.0, first.rules.run, first.rules.rounds))])
+    journal.close()
+    assert replay(first).run == first.rules.run
+    with pytest.raises(RunMismatch, match=f"bound to run {first.rules.run}; .*4 rounds is run {second.rules.run}"):
+        replay(second)
 
 
 def test_init_head_keeps_the_bytes_that_were_checked(homes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from fednode.errors import AlreadyRunning, ConfigError
-from fednode.node.home import ENVIRONMENT, Home, find_home
+from fednode.node.home import ENVIRONMENT, LOCK_WITHIN_S, Home, daemon_pid, find_home
 from fednode.types import RunId
 
 HOLDER = """
@@ -45,6 +47,20 @@ def test_a_second_process_is_refused_by_id_until_the_first_is_killed(tmp_path: P
             assert home.lock_file.read_text() == f"{os.getpid()}\n"
             with pytest.raises(AlreadyRunning, match=f"process {os.getpid()} "), home.lock():
                 raise AssertionError("held twice")
+
+
+def test_a_look_at_the_lock_refuses_nobody(tmp_path: Path) -> None:
+    """`fednode status` looks just while a daemon starts."""
+    home = Home(tmp_path)
+    home.lock_file.touch()
+    looking = os.open(home.lock_file, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    gone = threading.Timer(LOCK_WITHIN_S / 5, os.close, [looking])
+    gone.start()
+    with home.lock():
+        assert daemon_pid(home) == os.getpid()
+    gone.join()
+    assert daemon_pid(home) is None
 
 
 @pytest.mark.parametrize("stale", [b"", b"999999\n", b"rubbish", b"\xff" * 100])

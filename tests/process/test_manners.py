@@ -12,8 +12,8 @@ import psutil
 import pytest
 from federation import Answer, Federation, fednode
 
+from fednode.node.home import daemon_pid
 from fednode.node.protocol import facts as f
-from fednode.node.site import daemon_pid
 
 pytestmark = pytest.mark.process
 
