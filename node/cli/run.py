@@ -9,6 +9,7 @@ import typer
 
 from fednode.node import app
 from fednode.node import site as site_of
+from fednode.node.agreement_tables import MAX_ROUNDS
 from fednode.node.cli.output import Result, Session, command
 from fednode.node.home import find_home
 from fednode.node.service import run_until_signal
@@ -19,7 +20,9 @@ def run(
     session: Session,
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", metavar="R", min=1, max=1_000_000, help="Rounds. [default: run.rounds of peers.toml]"),
+        typer.Option(
+            "--epochs", metavar="R", min=1, max=MAX_ROUNDS, help="Rounds. [default: run.rounds of peers.toml]"
+        ),
     ] = None,
     peers: Annotated[
         Path | None, typer.Option("--peers", metavar="FILE", help="The agreement. [default: peers.toml in the home]")

@@ -8,6 +8,7 @@ import pytest
 
 from fednode.errors import HeadError, RunMismatch
 from fednode.node import app
+from fednode.node.agreement_tables import MAX_ROUNDS
 from fednode.node.app import trainer_setup
 from fednode.node.cli import head, invoke
 from fednode.node.home import Home
@@ -27,6 +28,12 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert invoke(["peers", "add", "--home", "nobody", "--peers", "shared/peers.toml", "alice.toml", "bob.toml"]) == 0
     capsys.readouterr()
     return tmp_path
+
+
+@pytest.mark.parametrize(("epochs", "status"), [(0, 2), (1, 5), (MAX_ROUNDS, 5), (MAX_ROUNDS + 1, 2)])
+def test_epochs_have_the_limits_of_the_agreement(homes: Path, epochs: int, status: int) -> None:
+    """2: refused as an option; 5: there is no head yet, which is asked last."""
+    assert invoke(["run", "--home", "alice", "--peers", "shared/peers.toml", "--epochs", str(epochs)]) == status
 
 
 def test_a_run_that_another_process_bound_meanwhile_is_noticed(homes: Path) -> None:
