@@ -80,6 +80,22 @@ def test_nothing_unpickles() -> None:
                 assert node.arg not in ("allow_pickle", "trust_remote_code") or allowed, path
 
 
+def contract(name: str) -> dict[str, Any]:
+    return next(found for found in PROJECT["tool"]["importlinter"]["contracts"] if name in found["name"])
+
+
+def test_the_import_rules_name_every_module_of_node() -> None:
+    """A new module stands in them, or is one of those that may build adapters."""
+    folder = ROOT / "node"
+    modules = {f"fednode.node.{path.stem}" for path in folder.glob("*.py")} - {"fednode.node.__init__"}
+    modules |= {f"fednode.node.{path.parent.name}" for path in folder.glob("*/__init__.py")}
+    builders = {f"fednode.node.{name}" for name in ("app", "setup", "preflight", "checks", "demo", "cli")}
+    assert set(contract("only app")["source_modules"]) == modules - builders
+    assert contract("through these only")["source_modules"] == ["fednode.node.cli"]
+    forbidden = set(contract("the protocol knows")["forbidden_modules"])
+    assert forbidden == modules - {"fednode.node.protocol"} | {"fednode.durable"}
+
+
 UNIMPORTED = {"accelerate"}
 """Runtime dependencies that another one imports: see their comments."""
 PARTS = {"pydantic_core"}
