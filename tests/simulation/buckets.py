@@ -53,7 +53,8 @@ class SimBucket:
     async def put(self, key: str, source: Any) -> None:
         await self._arrive(key)
         world, objects = self._process.world, self._store.objects
-        data = source.read_bytes()
+        with world.pause():
+            data = source.read_bytes()
         if self._store.local is not None:
             await self._store.local.put(key, source)
         if objects.setdefault(key, data) != data:
@@ -95,8 +96,9 @@ class SimBucket:
         assert local is not None
         path = local.folder / key
         shown = path.parent / f".{self._process.party.me}" / path.name
-        shown.parent.mkdir(exist_ok=True, parents=True)
-        shown.write_bytes(data)
+        with self._process.world.pause():
+            shown.parent.mkdir(exist_ok=True, parents=True)
+            shown.write_bytes(data)
         await LocalBucket(shown.parent).get(shown.name, target, size=size, sha256=sha256)
 
     async def read(self, key: str, *, limit: int) -> bytes:

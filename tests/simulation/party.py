@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,7 @@ class Process:
         self.task: asyncio.Task[State] | None = None
         self.daemon: Daemon | None = None
         self.training_failures = 0
+        self._sqlite: SqliteJournal | None = None
 
     def guard(self) -> None:
         if not self.alive:
@@ -153,7 +155,7 @@ class Process:
         return FACTS
 
     async def train(self, request: TrainRequest, progress: object = None) -> TrainResult:
-        world, party, setting = self.world, self.party, self.world.setting
+        world, party = self.world, self.party
         world.oracle.training(party, request)
         await asyncio.sleep(world.train_seconds())
         self.guard()
@@ -161,6 +163,11 @@ class Process:
             self.training_failures += 1
             raise TrainingError("injected: the child was killed")
         self.training_failures = 0
+        with world.pause():
+            return self._train(request)
+
+    def _train(self, request: TrainRequest) -> TrainResult:
+        world, party, setting = self.world, self.party, self.world.setting
         state = self._bytes(request.state)
         bundle = None if request.bundle is None else self._bytes(request.bundle)
         variant = world.rng.randrange(2) if world.plan.noisy else 0
@@ -185,18 +192,18 @@ class Process:
         party.disk.guard = self.guard
         context = contextvars.copy_context()
         context.run(PROCESS.set, self)
-        self._sqlite = context.run(self._open_journal)
         self._clock = context.run(SystemClock)
-        state = party.fold()
-        if party.state is not None and party.shown == len(party.records):
-            world.oracle.replayed(party, state)
-        coroutine = context.run(self._main, state)
+        coroutine = context.run(self._main)
         self.task = world.loop.create_task(coroutine, context=context)
         self.task.add_done_callback(lambda task: world.process_ended(self, task))
 
-    async def _main(self, state: State) -> State:
+    async def _main(self) -> State:
         """What `fednode.node.app.work` does."""
         party, world, setting = self.party, self.world, self.world.setting
+        state = party.fold()
+        if party.state is not None and party.shown == len(party.records):
+            world.oracle.replayed(party, state)
+        self._sqlite = self._open_journal()
         a = setting.agreement
         head = SimHead(
             HeadSettings(
@@ -280,6 +287,17 @@ class Process:
         self.world.note(self.party.me, f"retry {command} in {delay_s:.1f} s: {error.message}")
 
 
+def _not_counted(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What only simulates files is no operation of the program."""
+
+    @functools.wraps(method)
+    def paused(self: PathAggregator, *args: Any, **options: Any) -> Any:
+        with self.process.world.pause():
+            return method(self, *args, **options)
+
+    return paused
+
+
 @dataclass
 class PathAggregator:
     """The shipped aggregator for files of a simulated disk."""
@@ -297,24 +315,28 @@ class PathAggregator:
     def object_size(self, round_number: int, party: PartyName) -> int:
         return self.process.world.setting.aggregator.object_size(round_number, party)
 
+    @_not_counted
     def initial(self, state: Any) -> Digest:
         data, digest = self.process.world.setting.initial()
         self.process.guard()
         state.write_bytes(data)
         return digest
 
+    @_not_counted
     def digest(self, state: Any, momentum: Any) -> Digest:
         try:
             return self.process.world.setting.digest(state.read_bytes(), momentum and momentum.read_bytes())
         except FileNotFoundError as error:
             raise TrainingError(f"{error} is missing") from None
 
+    @_not_counted
     def check(self, object_file: Any, *, run: Any, round_number: int, party: Any, phase: Any, base: Any) -> None:
         who = (run, round_number, party, phase, base)
         refused = self.process.world.setting.check(object_file.read_bytes(), who, exact=self._exact)
         if refused is not None:
             raise refused.with_traceback(None)
 
+    @_not_counted
     def aggregate(
         self, round_number: int, objects: Any, *, state: Any, momentum: Any, new_state: Any, new_momentum: Any
     ) -> AggregateResult:

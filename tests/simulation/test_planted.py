@@ -8,7 +8,7 @@ from .planted import BUGS, Bug, planted
 from .shrink import command, shrink
 from .world import simulate
 
-BOUND = 60
+BOUND = 200
 """Seeds; the limits of a bug only say which lie and which faults these have for sure."""
 
 

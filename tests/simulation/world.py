@@ -11,7 +11,7 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -68,6 +68,10 @@ class World:
         """No more faults."""
         self.problem: BaseException | None = None
         self.over = False
+        self.pause: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Round what is not the program's own work on files."""
+        self.tolerates: Callable[[BaseException], bool] = lambda error: False
+        """Errors that may end a process, which is then started again."""
         self.names = NAMES[: plan.terms.parties]
         self.outages: dict[str, float] = {}
         self.drafts: dict[bytes, float] = {}
@@ -216,6 +220,10 @@ class World:
 
     def _broken(self, party: Party, error: BaseException) -> None:
         self.note(party.me, f"ended with {type(error).__name__}: {error}")
+        if self.tolerates(error):
+            self.count("ended by error")
+            self.chaos.again(party)
+            return
         if not isinstance(error, FednodeError):
             self.failed(error)
             return
@@ -301,7 +309,8 @@ class World:
         self.chaos.restarts = False
         self.loop.run(lambda: all(p.process is None for p in self.parties), over)
         if self.folder is not None:
-            remove_folder(self.folder)
+            with self.pause():
+                remove_folder(self.folder)
 
 
 def _alive() -> bool:
