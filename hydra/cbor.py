@@ -70,6 +70,14 @@ def array_items(data: bytes) -> list[bytes]:
     return items
 
 
+def array_parts(data: bytes) -> list[tuple[bytes, Value]]:
+    """The original bytes and the value of each element of the array that `data` holds, read once."""
+    reader = _Reader(data)
+    items = [reader.part() for _ in reader.counted(reader.container(4))]
+    reader.expect_end()
+    return items
+
+
 def map_items(data: bytes) -> list[tuple[bytes, bytes]]:
     """The original bytes of each key and value of the map that `data` holds."""
     reader = _Reader(data)
@@ -127,14 +135,27 @@ class _Reader:
                 yield
 
     def slice(self) -> bytes:
+        return self.part()[0]
+
+    def part(self) -> tuple[bytes, Value]:
         start = self.position
-        self.value(1)
-        return self._data[start : self.position]
+        value = self.value(1)
+        return self._data[start : self.position], value
 
     def value(self, depth: int) -> Value:
         if depth > MAX_DEPTH:
             raise CborError(f"nested deeper than {MAX_DEPTH} levels")
-        info = self._peek() & 31
+        initial = self._peek()
+        info = initial & 31
+        if initial < 24:  # most values of a transaction are small numbers and short strings: no calls for these
+            self.position += 1
+            return initial
+        if initial >> 5 == 2 and info < 25:
+            start = self.position + 1 + (info == 24)
+            end = start + (info if info < 24 else self._data[start - 1] if start <= len(self._data) else 0)
+            if start <= end <= len(self._data):
+                self.position = end
+                return self._data[start:end]
         major, argument = self.head()
         if major == 4:
             return tuple([self.value(depth + 1) for _ in self.counted(argument)])

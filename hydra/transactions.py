@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from fednode.hydra.cbor import TRUE, CborError, Map, Tag, Value, array_items, decode
+from fednode.hydra.cbor import TRUE, CborError, Map, Tag, Value, array_parts
 
 MAX_TRANSACTION: Final = 16_384
 """No head accepts a longer transaction (maxTxSize of the largest ledger parameters in use)."""
@@ -58,11 +58,11 @@ def parse(raw: bytes) -> RawTransaction:
     """Read a whole transaction: [body, witness set, bool, auxiliary data or null]. CborError where it is not one."""
     if len(raw) > MAX_TRANSACTION:
         raise CborError(f"{len(raw)} bytes, expected at most {MAX_TRANSACTION}")
-    parts = array_items(raw)
+    parts = array_parts(raw)
     if len(parts) != 4:
         raise CborError(f"an array of {len(parts)} elements, expected 4")
-    body_bytes, witness_bytes, valid, auxiliary = parts
-    body, witnesses = _keyed(decode(body_bytes), "body"), _keyed(decode(witness_bytes), "witness set")
+    (body_bytes, body_value), (_, witness_value), (_, valid), (auxiliary, _) = parts
+    body, witnesses = _keyed(body_value, "body"), _keyed(witness_value, "witness set")
     auxiliary_hash = body.get(7)
     if auxiliary_hash is not None and not isinstance(auxiliary_hash, bytes):
         raise CborError("the auxiliary data hash is not a byte string")
@@ -76,7 +76,7 @@ def parse(raw: bytes) -> RawTransaction:
         auxiliary_hash=auxiliary_hash,
         witnesses=tuple(_witness(item) for item in _items(witnesses.get(0, ()), "vkey witnesses")),
         other_witnesses=frozenset(witnesses) - {0},
-        phase_two_valid=decode(valid) == TRUE,
+        phase_two_valid=valid == TRUE,
         auxiliary=None if auxiliary == b"\xf6" else auxiliary,
     )
 
