@@ -5,7 +5,7 @@
   --seed N       one seed, and shrink it if it fails    --trace        with --seed: everything that happens
   --parties N, --rounds N, --without KIND,..., --lie KIND   take this from, or give it to, the seed
 
-Exit status: 0 nothing failed, 1 something did, 2 usage.
+Exit status: 0 nothing failed, 1 something did, 2 usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -124,7 +125,8 @@ def _many(options: argparse.Namespace) -> int:
             )
     finally:
         for worker in workers:
-            worker.kill()
+            worker.send_signal(signal.SIGINT)  # it removes its files then
+        for worker in workers:
             worker.wait()
     seconds = time.monotonic() - began
     _say(f"{done} seeds, {steps} steps, {seconds:.1f} s, {sum(faults.values())} faults and their consequences:")
@@ -172,4 +174,7 @@ def _failure(seed: int, problem: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

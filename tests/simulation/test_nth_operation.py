@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from fednode.storage.local import LocalBucket
 from fednode.types import Digest
 
 from .failing import Failing, failing, sweep
+from .party import remove_folder
 from .plan import FAULTS, Limits, plan_of
 from .seams import Seams
 from .setting import scratch
@@ -34,6 +36,14 @@ from .world import World
 GROUPS = [[("Fact", {"at": float(k), "round": k}), ("Other", {"text": "x" * 3000})] for k in range(3)]
 WAYS = [(errno.EIO, False), (errno.EIO, True), (errno.ENOSPC, False), (errno.ENOSPC, True)]
 WAY_NAMES = ["EIO once", "EIO from then on", "ENOSPC once", "ENOSPC from then on"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder in memory: thousands of fsyncs cost nothing there."""
+    made = scratch()
+    yield made
+    remove_folder(made)
 
 
 # The journal ---------------------------------------------------------------------------------------------------------
@@ -76,12 +86,12 @@ def _after_journal(path: Path, acknowledged: int) -> None:
 
 
 @pytest.mark.parametrize(("full", "lasting"), [(False, False), (False, True), (True, False), (True, True)])
-def test_journal_on_a_failing_disk(full: bool, lasting: bool) -> None:
+def test_journal_on_a_failing_disk(folder: Path, full: bool, lasting: bool) -> None:
     try:
         vfs = FailingVfs()
     except (OSError, AttributeError) as error:
         pytest.skip(f"Python's SQLite is no library of its own: {error}")
-    folder, kinds, hints = scratch(), Counter[str](), set[str]()
+    kinds, hints = Counter[str](), set[str]()
     with vfs:
         for n in range(1, 1000):
             path, acknowledged = folder / f"{n}.sqlite3", list[int]()
@@ -102,12 +112,12 @@ def test_journal_on_a_failing_disk(full: bool, lasting: bool) -> None:
     assert full or (kinds["sync"] > 4 and kinds["read"] > 4 and kinds["open"] > 1)
 
 
-def test_journal_that_fails_while_it_is_read() -> None:
+def test_journal_that_fails_while_it_is_read(folder: Path) -> None:
     try:
         vfs = FailingVfs()
     except (OSError, AttributeError) as error:
         pytest.skip(f"Python's SQLite is no library of its own: {error}")
-    path, count = scratch() / "journal.sqlite3", 0
+    path, count = folder / "journal.sqlite3", 0
     _write_groups(path, [])
     with vfs:
         for n in range(1, 1000):
@@ -148,11 +158,11 @@ print(json.dumps(told))
 """
 
 
-def test_journal_whose_files_may_not_grow() -> None:
+def test_journal_whose_files_may_not_grow(folder: Path) -> None:
     """The kernel refuses to make any file longer than so many bytes: in a process of its own."""
     here = str(Path(__file__).resolve().parent.parent)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _LIMITED, str(scratch()), here], capture_output=True, text=True, timeout=120
+        [sys.executable, "-P", "-c", _LIMITED, str(folder), here], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -177,15 +187,10 @@ def _bucket_session(folder: Path) -> None:
     assert bucket._read(SIGNAL, len(DATA)) == DATA
 
 
-def _folder_with_source() -> Path:
-    folder = scratch()
-    (folder / "source").write_bytes(DATA)
-    return folder
-
-
 @pytest.mark.parametrize(("code", "lasting"), WAYS, ids=WAY_NAMES)
-def test_bucket(code: int, lasting: bool) -> None:
+def test_bucket(folder: Path, code: int, lasting: bool) -> None:
     """What stands under a name is whole, and the session can be done again."""
+    (folder / "source").write_bytes(DATA)
 
     def check(here: Path, state: Failing, error: BaseException | None) -> None:
         assert error is None or isinstance(error, FednodeError), repr(error)
@@ -194,7 +199,7 @@ def test_bucket(code: int, lasting: bool) -> None:
                 assert path.read_bytes() == DATA, path
         _bucket_session(here)
 
-    failed = sweep(_folder_with_source(), _bucket_session, check, code, lasting)
+    failed = sweep(folder, _bucket_session, check, code, lasting)
     assert failed["fsync"] >= 4
     assert failed["write"] >= 3
     assert failed.total() >= (40 if code == errno.EIO else 20)
@@ -204,7 +209,7 @@ def test_bucket(code: int, lasting: bool) -> None:
 
 
 @pytest.mark.parametrize(("code", "lasting"), WAYS, ids=WAY_NAMES)
-def test_keys(code: int, lasting: bool) -> None:
+def test_keys(folder: Path, code: int, lasting: bool) -> None:
     """A key pair is whole, or lacks the public half, which the next call makes; a secret is never open to others."""
 
     def run(here: Path) -> None:
@@ -221,13 +226,13 @@ def test_keys(code: int, lasting: bool) -> None:
         assert load_signing_key(secret).vkey == load_verification_key(public)
         assert before in (None, load_verification_key(public))
 
-    failed = sweep(scratch(), run, check, code, lasting)
+    failed = sweep(folder, run, check, code, lasting)
     assert failed["fsync"] >= 4
     assert failed["rename"] == 2
 
 
 @pytest.mark.parametrize(("code", "lasting"), WAYS, ids=WAY_NAMES)
-def test_atomic_files(code: int, lasting: bool) -> None:
+def test_atomic_files(folder: Path, code: int, lasting: bool) -> None:
     """The old content or the new one, and nothing beside it."""
 
     def run(here: Path) -> None:
@@ -243,7 +248,7 @@ def test_atomic_files(code: int, lasting: bool) -> None:
         assert error is not None or path.read_bytes() == b"new" * 1000
         assert {p.name for p in path.parent.glob("*")} <= {"file"}
 
-    failed = sweep(scratch(), run, check, code, lasting)
+    failed = sweep(folder, run, check, code, lasting)
     assert failed["write"] >= 2
     assert failed["rename"] == 2
 

@@ -12,7 +12,8 @@ _Pointer = c.c_void_p
 _Read = c.CFUNCTYPE(c.c_int, _Pointer, _Pointer, c.c_int, c.c_int64)
 _Truncate = c.CFUNCTYPE(c.c_int, _Pointer, c.c_int64)
 _Sync = c.CFUNCTYPE(c.c_int, _Pointer, c.c_int)
-_Open = c.CFUNCTYPE(c.c_int, _Pointer, c.c_char_p, _Pointer, c.c_int, c.POINTER(c.c_int))
+# The name is passed on as a pointer: SQLite keeps it as long as the file is open.
+_Open = c.CFUNCTYPE(c.c_int, _Pointer, _Pointer, _Pointer, c.c_int, c.POINTER(c.c_int))
 
 
 class _Methods(c.Structure):

@@ -337,11 +337,22 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Thousands of faults are not worth a line each; afterwards the log is as it was."""
+    logger = logging.getLogger("fednode")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def simulate(seed: int, limits: Limits | None = None, trace: Callable[[str], None] | None = None) -> Outcome:
     """Run one seed. Never raises for what goes wrong in it: `problem` says what."""
     plan = plan_of(seed, limits)
-    logging.getLogger("fednode").setLevel(logging.CRITICAL)
-    with _without_collector(), Seams():
+    with _quiet(), _without_collector(), Seams():
         world = World(plan, trace)
         problem = None
         try:
