@@ -124,7 +124,11 @@ class Law:
             return "auxiliary data is no plain map of the one label"
         content, last = tx.content, self.agreement["run"]["rounds"] + 1
         # {1729: map of so many pairs}: the decoder merges equal keys.
-        if tx.auxiliary[:4] == b"\xa1\x19\x06\xc1" and 0xA0 <= tx.auxiliary[4] < 0xB8 and tx.auxiliary[4] - 0xA0 > len(content):
+        if (
+            tx.auxiliary[:4] == b"\xa1\x19\x06\xc1"
+            and 0xA0 <= tx.auxiliary[4] < 0xB8
+            and tx.auxiliary[4] - 0xA0 > len(content)
+        ):
             return "a key twice"
         number = content.get("round")
         if type(number) is not int or not 0 <= number <= last:

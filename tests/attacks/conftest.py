@@ -113,7 +113,7 @@ def small(path: Path) -> bool:
 
 def secrets(folder: Path) -> list[bytes]:
     """The 32 secret bytes of every key file."""
-    files = [path for path in folder.glob("*/keys/*.sk")]
+    files = list(folder.glob("*/keys/*.sk"))
     return [bytes.fromhex(json.loads(path.read_text())["cborHex"])[2:34] for path in files]
 
 

@@ -34,7 +34,9 @@ def test_the_default_rule_keeps_the_loss_within_five_per_cent(
     assert named == (LIARS if change in LOUD else [])
     if change in LOUD:
         assert {outcome.named[name] for name in LIARS} == {ROUNDS}
-    record(f"3 of 10 send {change.__name__}", f"held-out loss {worse:+.1%}; outliers named: {', '.join(named) or 'none'}")
+    record(
+        f"3 of 10 send {change.__name__}", f"held-out loss {worse:+.1%}; outliers named: {', '.join(named) or 'none'}"
+    )
 
 
 def test_copies_count_one_party_four_times(tmp_path: Path, honest_loss: float, record: Record) -> None:

@@ -172,9 +172,7 @@ async def test_closed_in_the_middle_of_a_message(one: Federation, record: Record
 
 
 @pytest.mark.parametrize("when", ["in the replay", "live"])
-async def test_a_half_open_socket(
-    one: Federation, record: Record, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_half_open_socket(one: Federation, record: Record, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other end is gone without a word; nothing but time can tell."""
     for name, seconds in (("_PING_EVERY", 0.3), ("_PONG_WITHIN", 0.3), ("_SILENT", 0.6)):
         assert getattr(client, name) >= 20

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-import pickle
+import pickle  # noqa: TID251  # an attacker may use it
 import struct
 import threading
 import zipfile
@@ -100,7 +100,9 @@ def a_zip(data: bytes) -> bytes:
 
 def duplicate_key(data: bytes) -> bytes:
     text = data[8 : 8 + int.from_bytes(data[:8], "little")].rstrip()
-    return with_header(data, text.replace(b'"phase":"B"', b'"phase":"A","phase":"B"').replace(b'"fmt":"fednode/1",', b""))
+    return with_header(
+        data, text.replace(b'"phase":"B"', b'"phase":"A","phase":"B"').replace(b'"fmt":"fednode/1",', b"")
+    )
 
 
 FORGED: dict[str, tuple[Forge, str]] = {
@@ -147,7 +149,9 @@ async def test_a_signed_size_that_is_not_the_agreed_one(
 ) -> None:
     async with one.attacked() as (mallory, running):
         await mallory.attack(good, size=len(good) + change)
-        await verdicts.fault(one, running, record, f"signed size {change:+}", "object-size", proves="the agreement fixes")
+        await verdicts.fault(
+            one, running, record, f"signed size {change:+}", "object-size", proves="the agreement fixes"
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,9 @@ async def test_an_endless_file_is_read_to_size_plus_one(one: f.Federation, good:
         name = mallory.store(1, b"", digest=hashlib.sha256(good).hexdigest())
         os.truncate(mallory.path(1, name), 1 << 40)
         await mallory.confirm(mallory.signal(mallory.content(good)))
-        await verdicts.fault(one, running, record, "endless: a sparse file of 1 TB", "object-size", proves="are not those")
+        await verdicts.fault(
+            one, running, record, "endless: a sparse file of 1 TB", "object-size", proves="are not those"
+        )
         for daemon in running:
             kept = [*daemon.site.home.evidence.glob("*.object"), *daemon.site.folder.objects.glob("*.kept")]
             assert {path.stat().st_size for path in kept} == {len(good) + 1}
@@ -238,7 +244,9 @@ async def test_what_is_no_plain_file_is_waited_for(
             assert not daemon.task.done()
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         mallory.store(1, good)
-        await verdicts.goes_on(running, record, f"in its place: {place.__name__}", "waited for, goes on with the object")
+        await verdicts.goes_on(
+            running, record, f"in its place: {place.__name__}", "waited for, goes on with the object"
+        )
 
 
 async def test_a_missing_object_is_waited_for(one: f.Federation, good: bytes, record: Record) -> None:
@@ -265,7 +273,9 @@ async def test_an_object_replaced_or_deleted_after_the_signal(
             path.write_bytes(bytes(len(good)))
         running = one.start(*f.HONEST)
         if not deleted:
-            await verdicts.fault(one, running, record, "replaced after the signal", "object-digest", proves="are not those")
+            await verdicts.fault(
+                one, running, record, "replaced after the signal", "object-digest", proves="are not those"
+            )
             return
         for daemon in running:
             await daemon.said("there is no")
@@ -278,7 +288,9 @@ async def test_replaced_after_everybody_fetched_it(one: f.Federation, good: byte
     async with one.attacked() as (mallory, running):
         await mallory.attack(good)
         for daemon in running:
-            await daemon.until(lambda d=daemon: any(x.party == "mallory" for x in d.ear.facts if isinstance(x, Fetched)))
+            await daemon.until(
+                lambda d=daemon: any(x.party == "mallory" for x in d.ear.facts if isinstance(x, Fetched))
+            )
         mallory.path(1, hashlib.sha256(good).hexdigest()).write_bytes(b"changed my mind")
         await verdicts.goes_on(running, record, "replaced after it was fetched", "no effect")
 

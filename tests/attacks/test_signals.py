@@ -74,7 +74,9 @@ BROKEN: dict[str, Build] = {
     "nobody paid": pays(lambda p: []),
     "change to a stranger": labelled(change_to=stranger()[1]),
     "a validity bound": labelled(extra={3: 10**9}),
-    "a required signer": lambda m: m.transaction(m.content(GOOD), extra={14: [hashlib.blake2b(bytes.fromhex(m.key.vkey), digest_size=28).digest()]}),
+    "a required signer": lambda m: m.transaction(
+        m.content(GOOD), extra={14: [hashlib.blake2b(bytes.fromhex(m.key.vkey), digest_size=28).digest()]}
+    ),
     "an object in the last round": lambda m: m.transaction(auxiliary=fields(m, round=f.ROUNDS + 1), pay=peers(m)),
     "a round beyond the last": metadata(round=99),
     "no object in round 1": lambda m: m.transaction(auxiliary=fields(m, object=None, size=None), pay=[]),
@@ -215,7 +217,9 @@ async def test_an_unknown_sender_is_counted(one: f.Federation, record: Record) -
     async with one.attacked() as (mallory, running):
         gift = mallory.transaction(pay=[(address_bytes(address), 10 * ADA)])
         await mallory.confirm(gift)
-        forged = mallory.transaction(mallory.content(GOOD), owned={f"{gift.id}#0": 10 * ADA}, signers=[key], change_to=address)
+        forged = mallory.transaction(
+            mallory.content(GOOD), owned={f"{gift.id}#0": 10 * ADA}, signers=[key], change_to=address
+        )
         await mallory.confirm(forged)
         data = await mallory.honest_object()
         await mallory.attack(data)
@@ -393,7 +397,9 @@ async def test_bytes_that_are_no_transaction_never_reach_a_snapshot(one: f.Feder
     """Nonsense is the embedded head's business; the daemons hear nothing of it."""
     async with one.attacked() as (mallory, running):
         good = mallory.transaction()
-        await mallory.post(SignedTx(good.id, "00"), SignedTx(good.id, good.cbor[:-2]), sign(b"\xa0", None, [mallory.key]))
+        await mallory.post(
+            SignedTx(good.id, "00"), SignedTx(good.id, good.cbor[:-2]), sign(b"\xa0", None, [mallory.key])
+        )
         data = await mallory.honest_object()
         await mallory.attack(data)
         await verdicts.goes_on(running, record, "bytes that are no transaction", "refused by the head, goes on")

@@ -40,7 +40,11 @@ def proof(federation: Federation, daemon: Running, kind: str) -> str:
     document = json.loads(files[0].read_text())
     assert document["accused"] == "mallory"
     assert document["witnessed_by"] == daemon.site.rules.me
-    assert document["message"] in str(daemon.task.exception()) or len(files) > 1 or "closed" in str(daemon.task.exception())
+    assert (
+        document["message"] in str(daemon.task.exception())
+        or len(files) > 1
+        or "closed" in str(daemon.task.exception())
+    )
     return check_evidence.check(files[0], law(federation, daemon))
 
 
