@@ -81,7 +81,7 @@ def kill_along(
     schedule: Mapping[str, Sequence[str]],
     *,
     hold: Mapping[str, Callable[[], bool]] | None = None,
-    timeout: float = PATIENCE_S,
+    timeout: float = 4 * PATIENCE_S,
 ) -> Kills:
     """Run `what` at every party of `schedule`. A party's daemon kills itself at its next point, and is started again by
     the same command with the point after that, until the command succeeds.

@@ -11,7 +11,7 @@ from federation import Federation, undisturbed
 
 from fednode.node.protocol import facts as f
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 Copy = Callable[..., Federation]
 

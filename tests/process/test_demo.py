@@ -249,8 +249,9 @@ def test_prepare_starts_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.timeout(400)
 def test_digits(tmp_path: Path) -> None:
-    demo = watch(tmp_path / "f", "--task=digits", "--epochs=6", "--parties=2", "--seed=7", every=5, timeout=170)
+    demo = watch(tmp_path / "f", "--task=digits", "--epochs=6", "--parties=2", "--seed=7", every=5, timeout=300)
     check_contract(demo.json, "digits", 6, ["alice", "bob"])
     accuracy: dict[str, Any] = demo.json["accuracy"]
     assert set(accuracy) == {"base", "alone", "federated"}
