@@ -60,6 +60,8 @@ class Effects:
     progress: Progress | None = None
     base_checked: bool = field(default=False, init=False)
     """See `recompute.Site`."""
+    _objects_read: bool = field(default=False, init=False)
+    """What an earlier process left in the cache was read again: a disk may have changed it meanwhile."""
     _aggregator: Aggregator | None = field(default=None, init=False)
     _loading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
@@ -239,9 +241,10 @@ class Effects:
     async def aggregate(self, command: c.Aggregate, state: State) -> e.Event:
         aggregator, number = await self.aggregator(state), command.round
         await ensure_base(self, aggregator, state)
-        objects = await objects_of(self, aggregator, state)
+        objects = await objects_of(self, aggregator, state, read=not self._objects_read)
         if isinstance(objects, e.ObjectFaulty):
             return objects
+        self._objects_read = True
         started = self.clock.now()
         done = await aggregate(self, aggregator, number, objects)
         now = self.clock.now()

@@ -21,6 +21,10 @@ ACTS = 30
 """Faults of this kind in one world."""
 
 
+AT_STARTS = ("restore", "absence", "rot", "lost-folder")
+"""Faults that come while the process is down."""
+
+
 class Chaos:
     def __init__(self, world: World) -> None:
         self.world = world
@@ -48,8 +52,10 @@ class Chaos:
         restore = not self.world.safe and "restore" in self.world.plan.chaos and party.backups and rng.random() < 0.5
 
         def act() -> None:
-            if restore and party.process is None and not party.finished:
-                self._restore(party)
+            if party.process is None and not party.finished:
+                if restore:
+                    self._restore(party)
+                self._damage(party)
             self.start(party)
 
         self.world.later(delay, act)
@@ -79,6 +85,26 @@ class Chaos:
         if backup.files is not None and self.rng.random() < 0.5:
             party.disk.files = dict(backup.files)
 
+    def _damage(self, party: Party) -> None:
+        """Files that can be made again are gone, or one of them has a flipped bit."""
+        world, files = self.world, party.disk.files
+        lost = "lost-folder" in world.plan.chaos and self.rng.random() < 0.15
+        rot = "rot" in world.plan.chaos and self.rng.random() < 0.3
+        work = party.fold().work if (lost or rot) and not world.safe and party.folder is None else None
+        if work is None or (work.object is not None and not work.published):
+            return
+        if lost:
+            world.count("lost-folder")
+            world.note(party.me, "the run's folder is lost")
+            world.oracle.losses.add(party.me)
+            files.clear()
+        elif names := [name for name in files if "/state/" in name or "/objects/" in name]:
+            name = self.rng.choice(names)
+            world.count("rot")
+            world.note(party.me, f"rot in {name}")
+            at = self.rng.randrange(len(files[name]))
+            files[name] = files[name][:at] + bytes([files[name][at] ^ 1]) + files[name][at + 1 :]
+
     # From time to time ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -95,7 +121,7 @@ class Chaos:
         self.acts += 1
         kind = rng.choice(world.plan.chaos)
         party = rng.choice(world.parties)
-        if kind not in ("restore", "absence"):  # these come with a start
+        if kind not in AT_STARTS:  # these come with a start
             world.note(party.me, f"CHAOS {kind}")
             getattr(self, "_" + kind.replace("-", "_"))(party)
         self._wait()

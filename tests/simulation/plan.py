@@ -34,6 +34,8 @@ CHAOS = (
     "slow-network",
     "restore",
     "absence",
+    "rot",
+    "lost-folder",
 )
 """Faults that come at some time."""
 SLOWNESS = ("slow-training", "slow-disk", "slow-node")

@@ -270,6 +270,16 @@ def _digest_unchecked(put: Set) -> None:
     put(buckets.SimBucket, "get", get)
 
 
+def _cache_not_read(put: Set) -> None:
+    """What lies in the cache at a start is taken for what was fetched."""
+    objects_of = effects.objects_of
+
+    async def trusting(site: Any, aggregator: Any, state: Any, **_: Any) -> Any:
+        return await objects_of(site, aggregator, state)
+
+    put(effects, "objects_of", trusting)
+
+
 def _one_wrong_answer_is_fault(put: Set) -> None:
     put(fetching, "FETCHES", 1)
 
@@ -394,6 +404,7 @@ BUGS = (
         _digest_unchecked,
         _with("bucket-wrong-bytes", lie="two-faced"),
     ),
+    Bug("cache-not-read", "what rots in the cache is aggregated", _cache_not_read, _with("rot", "kill", "crash-point")),
     Bug("one-wrong-answer-is-fault", "one wrong answer", _one_wrong_answer_is_fault, _with("bucket-wrong-bytes")),
     Bug("bundle-dropped", "residual and optimiser start anew", _bundle_dropped, Limits(without=QUIET)),
     Bug("whole-transcript-stored", "all transactions are stored", _whole_transcript_stored, _lie("repeat")),

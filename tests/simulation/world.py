@@ -70,6 +70,7 @@ class World:
         self.over = False
         self.pause: Callable[[], AbstractContextManager[None]] = nullcontext
         """Round what is not the program's own work on files."""
+        self.inspect: Callable[[World], None] = lambda world: None
         self.tolerates: Callable[[BaseException], bool] = lambda error: False
         """Errors that may end a process, which is then started again."""
         self.names = NAMES[: plan.terms.parties]
@@ -267,6 +268,7 @@ class World:
             if not self._until(safe_at + LIVENESS_S):
                 raise Violation(f"no end in sight: {self._waiting()}")
             self.oracle.at_end()
+            self.inspect(self)
         finally:
             self._stop()
         if self.problem is not None:
@@ -349,11 +351,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def simulate(seed: int, limits: Limits | None = None, trace: Callable[[str], None] | None = None) -> Outcome:
-    """Run one seed. Never raises for what goes wrong in it: `problem` says what."""
+def simulate(
+    seed: int,
+    limits: Limits | None = None,
+    trace: Callable[[str], None] | None = None,
+    inspect: Callable[[World], None] | None = None,
+) -> Outcome:
+    """Run one seed. Never raises for what goes wrong in it: `problem` says what.
+
+    `inspect` sees the world when everybody has ended.
+    """
     plan = plan_of(seed, limits)
     with _quiet(), _without_collector(), Seams():
         world = World(plan, trace)
+        world.inspect = inspect or world.inspect
         problem = None
         try:
             world.run()
