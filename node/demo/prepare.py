@@ -65,7 +65,9 @@ def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Fede
     for party in node.parties:
         _write_settings(folder, names, party.name, party.url, party.funding, task)
     cards = [own_card(Home(folder / name)) for name in names]
-    _write(folder / "peers.toml", agreement_text(values, cards))
+    agreement = agreement_text(values, cards)
+    for path in (folder, *(folder / name for name in names)):
+        _write(path / "peers.toml", agreement)
     words = [sys.executable, "-m", "fednode"]
     return Federation(
         dir=folder,
