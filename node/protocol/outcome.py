@@ -51,6 +51,13 @@ def _paid(state: State) -> Ended | None:
         return None
     if state.goal == "run" and state.divergence is not None:
         return Ended(_divergence(state))
+    closed = state.head.closed_snapshot
+    if not paid.verified and closed is not None and closed > state.head.snapshot:
+        message = (
+            f"head {state.head.id} was closed with snapshot {closed}, the own node knows {state.head.snapshot} only"
+        )
+        hint = f"the payout {dict(paid.paid)} lovelace cannot be checked here: compare it with a peer's"
+        return Ended(HeadError(message, hint=hint))
     if not paid.verified:
         message = f"the fanout of head {state.head.id} did not pay what the last confirmed snapshot says"
         hint = f"expected {dict(paid.expected)}, found {dict(paid.paid)} lovelace: compare the layer-1 outputs"

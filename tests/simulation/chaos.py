@@ -42,14 +42,20 @@ class Chaos:
                 party.goal, party.reason = "close", "the operator waits no longer"
             party.start()
 
+    def _now(self, kind: str, chance: float) -> bool:
+        """Whether a fault comes with this start."""
+        plan = self.world.plan
+        wanted = self.rng.random() < (0.7 if kind in plan.forced else chance)
+        return wanted and kind in plan.chaos and not self.world.safe
+
     def again(self, party: Party) -> None:
         """The process died: somebody starts the command again some time later, perhaps on a restored home."""
         rng = self.rng
         delay = rng.choice((0.1, 1.0, 10.0)) * rng.random()
-        if not self.world.safe and "absence" in self.world.plan.chaos and rng.random() < 0.1:
+        if self._now("absence", 0.1):
             self.world.count("absence")
             delay = rng.choice((600.0, 3600.0)) * rng.random()
-        restore = not self.world.safe and "restore" in self.world.plan.chaos and party.backups and rng.random() < 0.5
+        restore = bool(party.backups) and self._now("restore", 0.5)
 
         def act() -> None:
             if party.process is None and not party.finished:
@@ -88,9 +94,8 @@ class Chaos:
     def _damage(self, party: Party) -> None:
         """Files that can be made again are gone, or one of them has a flipped bit."""
         world, files = self.world, party.disk.files
-        lost = "lost-folder" in world.plan.chaos and self.rng.random() < 0.15
-        rot = "rot" in world.plan.chaos and self.rng.random() < 0.3
-        work = party.fold().work if (lost or rot) and not world.safe and party.folder is None else None
+        lost, rot = self._now("lost-folder", 0.15), self._now("rot", 0.3)
+        work = party.fold().work if (lost or rot) and party.folder is None else None
         if work is None or (work.object is not None and not work.published):
             return
         if lost:

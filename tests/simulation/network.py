@@ -164,7 +164,8 @@ class Network:
         self.confirmed_hook(snapshot)
         for node in self.nodes:
             mean = 0.1 * self.slow + self.late.get(node.index, 0.0)
-            self.later(self.rng.expovariate(1 / mean), lambda node=node: self.catch_up(node))
+            # Sooner than a closed head is over: a node that never learns of a snapshot cannot check the payout.
+            self.later(min(self.rng.expovariate(1 / mean), 30.0), lambda node=node: self.catch_up(node))
 
     def catch_up(self, node: HydraNode) -> None:
         """The node learns of every snapshot that it lacks."""

@@ -91,6 +91,8 @@ class Plan:
     rates: dict[str, float] = field(default_factory=dict)
     chaos: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
+    forced: frozenset[str] = frozenset()
+    """Faults that were asked for: they come more often."""
     lie: str | None = None
     liar: int = -1
     lie_round: int = 0
@@ -103,12 +105,12 @@ class Plan:
 def plan_of(seed: int, limits: Limits | None = None) -> Plan:
     limits = limits or Limits()
     rng = Random(f"{seed}/plan")
-    parties = rng.choices((2, 3, 4, 5), (50, 35, 10, 5))[0]
-    rounds = rng.choices((1, 2, 3, 4), (20, 45, 25, 10))[0]
+    parties = rng.choices((2, 3, 4, 5), (55, 33, 8, 4))[0]
+    rounds = rng.choices((1, 2, 3, 4), (30, 45, 18, 7))[0]
     policy = rng.random()
     lie, liar, lie_round = rng.choice(LIES), rng.randrange(parties), rng.randint(0, rounds + 1)
     lying = rng.random() < 0.25
-    files = rng.random() < 0.03
+    files = rng.random() < 0.01
     version = "2.3.0-embedded" if rng.random() < 0.3 else "2.3.0"
     noisy = rng.random() < 0.5
     safety, every = rng.choice((40.0, 100.0, 300.0, 600.0)), rng.choice((6.0, 20.0, 60.0))
@@ -136,6 +138,7 @@ def plan_of(seed: int, limits: Limits | None = None) -> Plan:
         rates=rates,
         chaos=chaos,
         slow=slow,
+        forced=limits.faults,
         lie=None if honest else lie,
         liar=-1 if honest else liar % parties,
         lie_round=min(lie_round, rounds + 1),

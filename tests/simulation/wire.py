@@ -123,6 +123,10 @@ class SimRest:
         process = self._process
         process.guard()
         await asyncio.sleep(process.world.latency())
+        self._answers()
+
+    def _answers(self) -> None:
+        process = self._process
         process.guard()
         if not process.node.up or process.world.chance("rest-error"):
             raise HeadUnavailable("hydra-node: no answer")
@@ -159,7 +163,7 @@ class SimRest:
         return LastSeen("SeenSnapshot", request.snapshot.number, frozenset(signed))
 
     async def sighting(self) -> Sighting | None:
-        await self._call()
+        self._answers()
         node = self._process.node
         if node.status != "Open":
             return None
