@@ -40,7 +40,10 @@ class Chaos:
         if party.process is None and not party.finished and self.restarts:
             if self.closing and party.goal != "close":
                 party.goal, party.reason = "close", "the operator waits no longer"
-            party.start()
+            if party.goal == "close" and party.fold().head.id is None:
+                self.world.finish(party)  # the command says that there is no head
+            else:
+                party.start()
 
     def _now(self, kind: str, chance: float) -> bool:
         """Whether a fault comes with this start."""
@@ -54,7 +57,7 @@ class Chaos:
         delay = rng.choice((0.1, 1.0, 10.0)) * rng.random()
         if self._now("absence", 0.1):
             self.world.count("absence")
-            delay = rng.choice((600.0, 3600.0)) * rng.random()
+            delay = rng.choice((300.0, 1500.0)) * (rng.random() if "absence" not in self.world.plan.forced else 1.0)
         restore = bool(party.backups) and self._now("restore", 0.5)
 
         def act() -> None:

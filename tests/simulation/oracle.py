@@ -74,6 +74,14 @@ class Oracle:
                 self.journal.setdefault(party.me, set()).add(signal["id"])
             elif kind == "Trained":
                 self.bundles[party.me, int(str(body["round"]))] = str(body["bundle"])
+            elif kind in ("Prepared", "Aggregated") and self.honest(party.me):
+                self._adapter(
+                    party, int(str(body.get("round", 0))), str(body["base" if kind == "Prepared" else "digest"])
+                )
+
+    def _adapter(self, party: Party, number: int, digest: str) -> None:
+        if self.truth.setdefault(number, digest) != digest:
+            self.fail(f"{party.me} has another S_{number}")
 
     def sent(self, process: Process, cbor: str) -> None:
         """A daemon hands a transaction to its node: everything that must come before it has."""
@@ -132,11 +140,6 @@ class Oracle:
         if self.ready.get(party.me, (0.0, 0.0))[0] != since:
             self.ready[party.me] = (since, self.world.loop.now)
         match fact:
-            case f.Aggregated() | f.Prepared():
-                number = fact.round if isinstance(fact, f.Aggregated) else 0
-                digest = fact.digest if isinstance(fact, f.Aggregated) else fact.base
-                if self.truth.setdefault(number, digest) != digest:
-                    self.fail(f"{party.me} has another S_{number}")
             case f.FaultFound():
                 if self.honest(fact.party):
                     self.fail(f"{party.me} accuses {fact.party}: {fact.kind}: {fact.message}")
@@ -267,7 +270,7 @@ class Oracle:
 
     def _payout(self, party: Party) -> None:
         state, network = party.state, self.world.network
-        if state is None or network.paid is None:
+        if state is None or network.paid is None or state.head.id is None:
             return
         if state.paid is None:
             self.fail(f"{party.me} never saw the payout")

@@ -38,7 +38,7 @@ from .setting import NAMES, scratch, setting_of
 START = 1_700_000_000.0
 LIVENESS_S = 2 * 3600.0
 """Simulated seconds after the last fault within which everybody must have ended."""
-OPERATOR_S = 1800.0
+OPERATOR_S = 2400.0
 """After so long somebody closes a head in which a liar keeps the others waiting."""
 MAX_STEPS = 2_000_000
 
