@@ -228,7 +228,10 @@ def devnet_settings(folder: Path, parties: int, *, contestation_period_s: int, f
     from fednode.hydra.devnet.settings import create
     from fednode.node.names import party_names
 
-    make_folders(folder)
+    try:
+        make_folders(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"--dir {folder}: expected a folder, found a file in its place") from None
     names = party_names(parties)
     fund = fund_ada * LOVELACE_PER_ADA
     return create(folder.absolute(), names, contestation_period_s=contestation_period_s, fund=fund)

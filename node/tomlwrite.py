@@ -64,10 +64,17 @@ def card_text(card: Mapping[str, object]) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Create a settings file. ConfigError where one exists: a person's file is never overwritten."""
-    if path.exists():
+    """Create a settings file. ConfigError where one exists (it is never overwritten) or its folder cannot be made."""
+    try:
+        exists = path.exists()
+        make_folders(path.parent)
+    except OSError as error:
+        shown = str(path) if len(str(path)) <= 300 else f"{str(path)[:297]}..."
+        raise ConfigError(
+            f"{shown} cannot be made: {error.strerror}", hint="is a file in the folder's place?"
+        ) from None
+    if exists:
         raise ConfigError(f"{path} exists; it is never overwritten", hint="edit it, or move it away first")
-    make_folders(path.parent)
     write_atomic(path, text.encode())
 
 

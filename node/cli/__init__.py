@@ -102,7 +102,6 @@ def _globals_last(words: list[str]) -> list[str]:
     while words and (words[0] in _FLAGS or words[0].startswith("--home=") or (words[0] == "--home" and words[1:])):
         count = 2 if words[0] == "--home" else 1
         first, words = first + words[:count], words[count:]
-    if not words:
-        return first
-    end = words.index("--") if "--" in words else len(words)
+    # Before the first option, not at the end: an option there may lack its value, and would take ours for it.
+    end = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:end] + first + words[end:]

@@ -154,11 +154,18 @@ def devnet(
     parties: Annotated[int, typer.Option("--parties", metavar="N", min=2, max=10, help="How many parties.")],
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of the homes and of its own state.")],
     contestation_period: Annotated[
-        int, typer.Option("--contestation-period", metavar="S", min=1, help="Seconds to contest a close.")
+        int,
+        typer.Option("--contestation-period", metavar="S", min=1, max=31_536_000, help="Seconds to contest a close."),
     ] = 2,
     fund: Annotated[
         int | None,
-        typer.Option("--fund", metavar="ADA", min=10, help="What each party owns. [default: the least deposit]"),
+        typer.Option(
+            "--fund",
+            metavar="ADA",
+            min=10,
+            max=9_000_000_000,
+            help="What each party owns. [default: the least deposit]",
+        ),
     ] = None,
 ) -> Result | None:
     """Serve the embedded head: hydra-node's API for N parties over a simulated layer 1, on loopback.

@@ -64,7 +64,9 @@ def _status_text(data: dict[str, object]) -> list[str | Table]:
 def rounds(
     session: Session,
     peers: Peers = None,
-    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N rounds.")] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=1, max=1_000_000, help="Only the newest N rounds.")
+    ] = None,
 ) -> Result:
     """One line per finished round: digest, loss, signals, outliers, seconds by phase.
 

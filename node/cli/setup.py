@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fednode.durable import write_atomic
-from fednode.errors import FednodeError
+from fednode.errors import ConfigError, FednodeError
 from fednode.node import setup
 from fednode.node.agreement import Agreement
 from fednode.node.cli.output import Result, Session, Table, command
@@ -94,6 +94,10 @@ def card(
     own = setup.own_card(find_home(session.home))
     if output is None:
         return Result({"card": own}, card_text(own).rstrip("\n").split("\n"))
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise ConfigError(
+            f"--output {output}: expected a file in an existing folder", hint="-o NAME.toml writes it here"
+        )
     write_atomic(output.absolute(), card_text(own).encode())
     return Result({"card": own, "file": output}, f"{output}: card of {own['name']}")
 
