@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .plan import FAULTS, LIES, Limits
+from .setting import leave
 from .shrink import command, shrink
 from .world import simulate
 
@@ -86,6 +87,8 @@ def _one(seed: int, limits: Limits, *, trace: bool) -> int:
 
 def _work(options: argparse.Namespace, limits: Limits) -> int:
     """The seeds of one process; a JSON line for each batch and each failure."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: leave(130))
     faults: Counter[str] = Counter()
     done = steps = 0
     for seed in range(options.start, options.start + options.seeds):
@@ -101,6 +104,7 @@ def _work(options: argparse.Namespace, limits: Limits) -> int:
 
 
 def _many(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began, jobs = time.monotonic(), max(1, min(options.jobs, options.seeds))
     share = -(-options.seeds // jobs)
     root = Path(__file__).resolve().parent.parent
@@ -125,7 +129,7 @@ def _many(options: argparse.Namespace) -> int:
             )
     finally:
         for worker in workers:
-            worker.send_signal(signal.SIGINT)  # it removes its files then
+            worker.terminate()  # it removes its files then
         for worker in workers:
             worker.wait()
     seconds = time.monotonic() - began

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cbor2
 import numpy as np
@@ -77,9 +77,8 @@ class Terms:
 
 
 def scratch() -> Path:
-    """A folder in memory for the code that wants real files."""
-    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    return Path(tempfile.mkdtemp(prefix="fednode-simulation-", dir=base))
+    """A folder in memory for the code that wants real files; gone when the process ends."""
+    return Path(tempfile.mkdtemp(dir=_folder(os.getpid())))
 
 
 class TinyTask:
@@ -287,9 +286,16 @@ def _out(make: Callable[[], Digest], path: Path) -> tuple[bytes, Digest]:
 def _folder(pid: int) -> Path:
     import atexit
 
-    folder = scratch()
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    folder = Path(tempfile.mkdtemp(prefix="fednode-simulation-", dir=base))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def leave(status: int) -> NoReturn:
+    """End at once, and leave no file behind."""
+    shutil.rmtree(_folder(os.getpid()), ignore_errors=True)
+    os._exit(status)
 
 
 @cache
@@ -315,7 +321,7 @@ def setting_of(terms: Terms) -> Setting:
             "party": [_party(name) for name in NAMES[: terms.parties]],
         }
     )
-    folder = Path(tempfile.mkdtemp(dir=_folder(os.getpid())))
+    folder = scratch()
     settings = AggregatorSettings(
         facts=FACTS,
         rank=agreement.model.rank,
