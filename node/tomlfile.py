@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from fednode.errors import ConfigError
 
 MAX_FILE: Final = 1 << 20
+MAX_SHOWN: Final = 80
+"""Characters of a wrong key or value that a message shows."""
 _TABLE: Final = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?\s*(#.*)?$")
 _KEY: Final = re.compile(r"\s*[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=")
 
@@ -132,9 +134,10 @@ class TomlFile:
 
 
 def dotted(where: Sequence[str | int]) -> str:
-    """`("party", 1, "weight")` as `party[1].weight`."""
+    """`("party", 1, "weight")` as `party[1].weight`; a key that is no key of ours may have any length, and is cut."""
     text = ""
     for item in where:
+        item = item if isinstance(item, int) or len(item) <= MAX_SHOWN else item[: MAX_SHOWN - 3] + "..."
         text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
     return text
 
@@ -147,7 +150,7 @@ def shown(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{40,}", value):
         return f"'{value[:8]}...' ({len(value)} characters)"
     text = re.sub(r"//[^/@]*@", "//***@", repr(value))
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def _caused(item: ErrorDetails, first: ErrorDetails) -> bool:

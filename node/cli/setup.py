@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -124,7 +125,7 @@ def add(
     home = find_home(session.home, must_exist=False)
     path = peers or home.agreement
     read = [read_card(file) for file in cards]
-    fresh = not path.exists()
+    fresh = not os.path.exists(path)  # unlike Path.exists it takes any name
     if fresh:
         setup.new_agreement(home, path)
     try:

@@ -4,8 +4,10 @@ exit status 2 or 3, one message, never a traceback; with --json one JSON object.
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import os
+import shutil
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +36,13 @@ BAD_TEXT = {
 ANY_TEXT = {"--reason"}
 
 
-def commands() -> Iterator[tuple[list[str], Any]]:
+@functools.cache
+def commands() -> list[tuple[list[str], Any]]:
     """(words, command) of every command."""
+    return list(_commands())
+
+
+def _commands() -> Iterator[tuple[list[str], Any]]:
     for name in COMMANDS:
         found: Any = typer.main.get_command(build(name))
         command = found.commands[name]
@@ -100,9 +107,25 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home `alice` with an agreement, and things that are no homes, no agreements and no cards."""
+    folder = tmp_path_factory.mktemp("prepared")
+    home = str(folder / "alice")
+    for name in ("alice", "bob"):
+        assert invoke(["init", "--name", name, "--home", str(folder / name)]) == 0
+        assert invoke(["peers", "card", "-o", str(folder / f"{name}.toml"), "--home", str(folder / name)]) == 0
+    assert invoke(["peers", "add", str(folder / "alice.toml"), str(folder / "bob.toml"), "--home", home]) == 0
+    (folder / "card.toml").write_bytes((folder / "bob.toml").read_bytes())
+    (folder / "binary").write_bytes(bytes(range(256)) * 4)
+    (folder / "zero").touch()
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A copy of `prepared`; a command that would go to work fails instead."""
 
     async def started(*_: object, **__: object) -> None:
         raise AssertionError("the command went to work")
@@ -111,14 +134,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         monkeypatch.setattr(owner, name, started)
     monkeypatch.delenv("FEDNODE_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    for name in ("alice", "bob"):
-        assert invoke(["init", "--name", name, "--home", name]) == 0
-        assert invoke(["peers", "card", "-o", f"{name}.toml", "--home", name]) == 0
-    assert invoke(["peers", "add", "alice.toml", "bob.toml", "--home", "alice"]) == 0
-    (tmp_path / "card.toml").write_bytes((tmp_path / "bob.toml").read_bytes())
-    (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
-    (tmp_path / "zero").touch()
-    (tmp_path / "empty").mkdir()
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
     return tmp_path
 
