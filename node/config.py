@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from fednode.errors import ConfigError
-from fednode.node.agreement_tables import BucketName, Host, Line, Network, PartyNameText, Prefix
+from fednode.node.agreement_tables import Host, Line, Network, PartyNameText, Prefix
 from fednode.node.tomlfile import Strict, TomlFile
 from fednode.types import PartyName
 
@@ -62,7 +62,9 @@ class HeadPrivate(Strict):
 
 class Storage(Strict):
     bucket: PathText = Field(default="bucket", min_length=1, description="folder of the own bucket")
-    name: Annotated[BucketName | Literal[""], Field(description='its name in the agreement, "" = the own name')] = ""
+    name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")] = Field(
+        default="", description='its name in the agreement, "" = the own name'
+    )
     prefix: Prefix = Field(default="", description="the own keys in the bucket start with this; may be empty")
 
 

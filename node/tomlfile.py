@@ -110,7 +110,8 @@ class TomlFile:
         return self.wrong(where, _value(tables, where), _expectation(message), hint)
 
     def _place(self, where: Sequence[str | int]) -> str:
-        line = self._line(where)
+        # A value in an inline table stands in the line of the table's key.
+        line = next((found for end in range(len(where), 1, -1) if (found := self._line(where[:end]))), None)
         return f"{self.name}: {dotted(where)}" + (f" (line {line})" if line else "")
 
     def _line(self, where: Sequence[str | int]) -> int | None:
