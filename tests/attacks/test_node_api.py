@@ -187,7 +187,10 @@ async def test_a_half_open_socket(one: Federation, record: Record, when: str, mo
     heard = [False]
     async with lied_to(one) as (liar, mallory, start):
         liar.frame = hush
-        await goes_on(mallory, start(), record, f"half-open socket {when}", "noticed, connects anew, goes on")
+        alice = start()
+        if when == "live":
+            await alice.reached(lambda state: state.head.replayed)
+        await goes_on(mallory, alice, record, f"half-open socket {when}", "noticed, connects anew, goes on")
         assert liar.connections >= 2
 
 
