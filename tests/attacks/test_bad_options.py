@@ -20,6 +20,8 @@ from fednode.node import app
 from fednode.node.cli import COMMANDS, build, invoke
 from fednode.node.demo.federation import Demo
 
+pytestmark = pytest.mark.long  # minutes: every option of every command in this process
+
 FLAGS = {"json", "quiet", "verbose"}
 NUMBERS = ["x", "", " ", "1.5", "1e3", "0x10", "9" * 40, "nan", "--json", "\u0663x"]
 BAD_TEXT = {
