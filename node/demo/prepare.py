@@ -65,9 +65,7 @@ def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Fede
     for party in node.parties:
         _write_settings(folder, names, party.name, party.url, party.funding, task)
     cards = [own_card(Home(folder / name)) for name in names]
-    agreement = agreement_text(values, cards)
-    for path in (folder, *(folder / name for name in names)):
-        _write(path / "peers.toml", agreement)
+    _write(folder / "peers.toml", agreement_text(values, cards))
     words = [sys.executable, "-m", "fednode"]
     return Federation(
         dir=folder,
@@ -89,7 +87,7 @@ def _commands(words: Sequence[str], folder: Path, name: str, rounds: int) -> Par
         init_head=[*words, "init-head", "--peers", str(folder / "peers.toml"), *tail],
         run=[*words, "run", "--epochs", str(rounds), *tail],
         close_head=[*words, "close-head", "--yes", *tail],
-        status=[*words, "status", *tail],
+        status=[*words, "status", "--peers", str(folder / "peers.toml"), *tail],
     )
 
 
