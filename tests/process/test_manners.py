@@ -209,7 +209,8 @@ def test_a_wrong_field(copy: Make, file: str, line: str, words: list[str]) -> No
         lines.insert(lines.index("[train]") + 1, line)
     path.write_text("\n".join(lines))
     for what in ("run", "status"):
-        refused(whole.command("alice", what), 3, "config", file, *words)
+        answer = fednode(what, "--home", str(path.parent), "--json", cwd=whole.root)
+        refused(answer, 3, "config", file, *words)
 
 
 def test_a_missing_home_and_a_missing_agreement(copy: Make, tmp_path: Path) -> None:

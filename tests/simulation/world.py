@@ -302,14 +302,19 @@ class World:
         return f"head {self.network.status}, " + "; ".join(told)
 
     def _stop(self) -> None:
-        """End every process, so that nothing of this world is left."""
-        self.safe = True
+        """End every process and task, so that nothing of this world is left that could still do something."""
+        self.safe, self.chaos.restarts = True, False
         for party in self.parties:
             if party.process is not None:
                 party.process.kill()
-        over = self.loop.now + 100
-        self.chaos.restarts = False
-        self.loop.run(lambda: all(p.process is None for p in self.parties), over)
+        self.loop.most += 100_000
+        self.loop.run(lambda: all(p.process is None for p in self.parties), self.loop.now + 100)
+        for _ in range(5):
+            left = [task for task in asyncio.all_tasks(self.loop) if not task.done()]
+            for task in left:
+                task.cancel()
+            if not left or self.loop.run(lambda left=left: all(task.done() for task in left), self.loop.now + 100):
+                break
         if self.folder is not None:
             with self.pause():
                 remove_folder(self.folder)
