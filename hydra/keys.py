@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Final, Literal, cast
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fednode.durable import make_folders, write_atomic
 from fednode.errors import KeyFileError
+from fednode.secretfile import check_secret_folder, read_secret
 
 KeyKind = Literal["hydra", "fuel", "funds"]
 
@@ -64,7 +64,7 @@ def write_pair(folder: Path, stem: str, kind: KeyKind) -> SigningKey:
     overwritten: KeyFileError where `.vk` exists, and where others may enter `folder`.
     """
     make_folders(folder, mode=0o700)
-    _check_folder(folder)
+    check_secret_folder(folder)
     secret, public = folder / f"{stem}.sk", folder / f"{stem}.vk"
     if public.exists():
         raise KeyFileError(f"{public} exists; a key is never overwritten", hint="move the old key away first")
@@ -87,31 +87,11 @@ def load_signing_key(path: Path) -> SigningKey:
 
 def _read_secret(path: Path, types: set[str]) -> SigningKey:
     try:
-        file = path.open("rb")
+        data = read_secret(path, _MAX_FILE)
     except OSError as error:
         raise _unreadable(path, error) from None
-    with file:
-        # The mode is read from the open file, so that nobody swaps it between check and use.
-        status = os.fstat(file.fileno())
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
-            raise KeyFileError(
-                f"{path} has mode {mode:04o}: others may read or write this secret, expected 0600",
-                hint=f"chmod 600 {path}",
-            )
-        data = file.read(_MAX_FILE + 1)
-    _check_folder(path.parent)
+    check_secret_folder(path.parent)
     return SigningKey(_payload(path, data, types, secret=True))
-
-
-def _check_folder(folder: Path) -> None:
-    """Whoever may write into the folder may put another key there; whoever may list it knows what to ask for."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & 0o077:
-        raise KeyFileError(
-            f"the folder {folder} has mode {mode:04o}: others may enter it, expected 0700 for secret keys",
-            hint=f"chmod 700 {folder}",
-        )
 
 
 def load_verification_key(path: Path) -> str:

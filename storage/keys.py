@@ -20,3 +20,12 @@ def segments(key: str) -> tuple[str, ...]:
             " slashes, none starting with a dot"
         )
     return parts
+
+
+def check_prefix(prefix: str) -> None:
+    """StorageError unless `prefix` is empty or a checked key with a `/` behind it: it names a folder of keys."""
+    if not prefix:
+        return
+    segments(prefix.removesuffix("/"))
+    if not prefix.endswith("/"):
+        raise StorageError(f"prefix {prefix!r}: expected it to end in / (it names a folder of keys)")

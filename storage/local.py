@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fednode.durable import fsync_dir, make_folders, publish
-from fednode.errors import Conflict, Denied, Integrity, NotFound, QuotaExceeded, StorageError, Unavailable
-from fednode.storage.keys import segments
+from fednode.durable import fsync_dir, make_folders
+from fednode.errors import Conflict, Integrity, NotFound, StorageError, Unavailable
+from fednode.storage.explained import explained
+from fednode.storage.keys import check_prefix, segments
+from fednode.storage.landing import landing, settle
+from fednode.storage.wire import Capabilities, Entry, Transferred
 from fednode.types import Digest
 
 _CHUNK = 1 << 20
@@ -36,7 +38,11 @@ class LocalBucket:
     def __repr__(self) -> str:
         return f"LocalBucket({str(self.folder)!r})"
 
-    async def put(self, key: str, source: Path) -> None:
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(conditional_put=True, native_encryption=False, share=False)
+
+    async def put(self, key: str, source: Path, *, progress: Transferred | None = None) -> None:
         """Create `key` with the bytes of `source`, durably, or verify that the same bytes stand there.
 
         Conflict where other bytes (or no plain file) stand there; nothing is ever replaced. QuotaExceeded where the
@@ -44,14 +50,19 @@ class LocalBucket:
         cannot be read.
         """
         await asyncio.to_thread(self._put, key, source)
+        if progress is not None:
+            size = source.stat().st_size
+            progress(size, size)
 
-    async def get(self, key: str, target: Path, *, size: int, sha256: Digest) -> None:
+    async def get(
+        self, key: str, target: Path, *, size: int, sha256: Digest, progress: Transferred | None = None
+    ) -> None:
         """Copy exactly `size` bytes (at most size + 1 are read), verify, then appear atomically at `target` (fsynced).
 
         NotFound where the key is absent, Unavailable where the folder is absent or the key is no plain file. Other
         bytes: Integrity(kind="size" | "digest"), and they lie beside `target` as `<target>.kept`.
         """
-        await asyncio.to_thread(self._get, key, target, size, sha256)
+        await asyncio.to_thread(self._get, key, target, size, sha256, progress)
 
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole. NotFound where absent; Integrity(kind="size") where longer than `limit` bytes."""
@@ -61,12 +72,22 @@ class LocalBucket:
         """Size in bytes; NotFound where absent."""
         return await asyncio.to_thread(self._head, key)
 
+    async def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """Plain files below the folder `prefix` (empty, or ending in `/`), in any order; what is half written is not
+        there. Unavailable without the bucket's folder."""
+        for entry in await asyncio.to_thread(self._list, prefix):
+            yield entry
+
+    async def delete(self, key: str) -> None:
+        """Remove an object, and folders that it leaves empty; absent is fine. For the janitor only."""
+        await asyncio.to_thread(self._delete, key)
+
     async def aclose(self) -> None:
         """Nothing is held open."""
 
     def _put(self, key: str, source: Path) -> None:
         path = self.folder.joinpath(*segments(key))
-        with _explained(f"{self}: {key}"):
+        with explained(f"{self}: {key}"):
             if not self.folder.is_dir():
                 raise self._absent()
             make_folders(path.parent)
@@ -107,37 +128,52 @@ class LocalBucket:
                 if not ours:
                     return
 
-    def _get(self, key: str, target: Path, size: int, sha256: Digest) -> None:
-        with _explained(f"{self}: {key}"), self._open(key) as stored, _explained(str(target)):
-            make_folders(target.parent)
-            fd, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
-            temporary = Path(name)
-            try:
-                with os.fdopen(fd, "wb") as handle:
-                    found, digest = _copy(stored, handle, size + 1, f"{self}: {key}")
-                if found == size and digest == sha256:
-                    publish(temporary, target)
-                    return
-                kept = target.with_name(target.name + ".kept")
-                publish(temporary, kept)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        if found != size:
-            shown = f"{found} bytes" if found < size else f"more than {size} bytes"
-            raise Integrity(f"{self}: {key} has {shown}, expected {size}", kind="size", kept=str(kept))
-        raise Integrity(f"{self}: {key} has sha256 {digest}, expected {sha256}", kind="digest", kept=str(kept))
+    def _get(self, key: str, target: Path, size: int, sha256: Digest, progress: Transferred | None) -> None:
+        where = f"{self}: {key}"
+        with explained(where), self._open(key) as stored, explained(str(target)), landing(target) as temporary:
+            with temporary.open("wb") as handle:
+                _copy(stored, handle, size + 1, where, progress)
+            settle(temporary, target, size=size, sha256=sha256, where=where)
 
     def _read(self, key: str, limit: int) -> bytes:
-        with _explained(f"{self}: {key}"), self._open(key) as stored:
+        with explained(f"{self}: {key}"), self._open(key) as stored:
             data = stored.read(limit + 1)
         if len(data) > limit:
             raise Integrity(f"{self}: {key} has more than {limit} bytes", kind="size")
         return data
 
     def _head(self, key: str) -> int:
-        with _explained(f"{self}: {key}"), self._open(key) as stored:
+        with explained(f"{self}: {key}"), self._open(key) as stored:
             return os.fstat(stored.fileno()).st_size
+
+    def _list(self, prefix: str) -> list[Entry]:
+        check_prefix(prefix)
+        found: list[Entry] = []
+
+        def failed(error: OSError) -> None:
+            raise error
+
+        with explained(f"{self}: listing {prefix or 'everything'}"):
+            if not self.folder.is_dir():
+                raise self._absent()
+            start = self.folder / prefix
+            for folder, _, names in os.walk(start, onerror=failed) if start.is_dir() else ():
+                for name in names:
+                    path = Path(folder, name)
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode) and not name.startswith("."):
+                        found.append(Entry(path.relative_to(self.folder).as_posix(), status.st_size))
+        return found
+
+    def _delete(self, key: str) -> None:
+        path = self.folder.joinpath(*segments(key))
+        with explained(f"{self}: {key}"):
+            if not self.folder.is_dir():
+                raise self._absent()
+            path.unlink(missing_ok=True)
+            for folder in path.relative_to(self.folder).parents[:-1]:
+                with contextlib.suppress(OSError):  # not empty: something else is there
+                    (self.folder / folder).rmdir()
 
     def _absent(self) -> Unavailable:
         return Unavailable(
@@ -176,9 +212,9 @@ def _step(parent: int, name: str, flags: int) -> int:
         os.close(parent)
 
 
-def _copy(stored: BinaryIO, handle: BinaryIO, limit: int, where: str) -> tuple[int, str]:
-    """Copy at most `limit` bytes; (bytes copied, their sha256 in hex)."""
-    digest, found = hashlib.sha256(), 0
+def _copy(stored: BinaryIO, handle: BinaryIO, limit: int, where: str, progress: Transferred | None) -> None:
+    """Copy at most `limit` bytes."""
+    found = 0
     while found < limit:
         try:
             chunk = stored.read(min(_CHUNK, limit - found))
@@ -186,10 +222,10 @@ def _copy(stored: BinaryIO, handle: BinaryIO, limit: int, where: str) -> tuple[i
             raise Unavailable(f"{where}: {error.strerror}") from error
         if not chunk:
             break
-        digest.update(chunk)
         handle.write(chunk)
         found += len(chunk)
-    return found, digest.hexdigest()
+        if progress is not None:
+            progress(found, limit)
 
 
 def _open_source(source: Path) -> BinaryIO:
@@ -197,19 +233,3 @@ def _open_source(source: Path) -> BinaryIO:
         return source.open("rb")
     except OSError as error:
         raise StorageError(f"{source} cannot be read: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _explained(where: str) -> Generator[None, None, None]:
-    """Turn errors of the system into the storage errors that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        message = f"{where}: {error.strerror or error}"
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise Denied(message, hint="look at the permissions of the folder") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise QuotaExceeded(message, hint="free some disk space") from error
-        if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EMFILE, errno.ENFILE):
-            raise Unavailable(message) from error
-        raise StorageError(message) from error

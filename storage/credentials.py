@@ -1,0 +1,151 @@
+"""The file with which a bucket is opened: a Storj access grant or S3 keys. A bearer secret, mode 0600.
+
+Written by `fednode bucket share` or by hand (TOML); a file that holds nothing but a Storj grant will do as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from fednode.errors import Denied, KeyFileError
+from fednode.secretfile import read_secret
+
+_MAX_FILE: Final = 64 * 1024
+_BARE_GRANT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{100,60000}\Z")
+"""base58check, as `uplink access create --export-to` writes it."""
+_TEXTS: Final = (
+    "grant", "access_key_id", "secret_access_key", "session_token", "owner", "reader", "bucket", "prefix", "endpoint"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a credentials file says. Shows no secret."""
+
+    source: Path
+    not_after: float | None
+    """Unix time; None: unknown, or for ever."""
+    owner: str = ""
+    reader: str = ""
+    bucket: str = ""
+    prefix: str = ""
+    endpoint: str = ""
+    grant: str = field(default="", repr=False)
+    access_key_id: str = field(default="", repr=False)
+    secret_access_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+
+    def check_time(self) -> None:
+        """Denied where our own clock says that they are over: a store's answer does not tell why it refuses."""
+        if self.not_after is not None and time.time() >= self.not_after:
+            raise Denied(
+                f"{self.source}: expired on {_shown(self.not_after)}",
+                hint="ask the bucket's owner for a new grant and put its file in the place of this one",
+            )
+
+    def refused(self, what: str) -> Denied:
+        """The error for a store's plain no."""
+        self.check_time()
+        return Denied(
+            f"{what}: refused by the store: revoked, not valid for this prefix, or without this permission"
+            f" (credentials: {self.source})",
+            hint="see what they allow with `fednode bucket check`; the bucket's owner can give new ones",
+        )
+
+
+class CredentialsFile:
+    """A credentials file that may be replaced at any time: the next call works with the new one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._known: Credentials | None = None
+
+    def read(self) -> Credentials:
+        """The newest credentials. KeyFileError where the file is missing, open to others or not understood.
+
+        Denied where they are over.
+        """
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
+        seen = (status.st_ino, status.st_mtime_ns, status.st_mode)
+        if self._known is None or seen != self._seen:
+            self._known, self._seen = read_credentials(self.path), seen
+        self._known.check_time()
+        return self._known
+
+
+def read_credentials(path: Path) -> Credentials:
+    """Errors as `CredentialsFile.read`, but does not look at the clock."""
+    try:
+        data = read_secret(path, _MAX_FILE)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        text = data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        raise _not_understood(path, "expected plain text") from None
+    if len(data) > _MAX_FILE:
+        raise _not_understood(path, f"expected at most {_MAX_FILE} bytes")
+    if _BARE_GRANT.match(text):
+        return Credentials(path, None, grant=text)
+    return _of_table(path, text)
+
+
+def credentials_text(values: dict[str, str], not_after: float | None) -> str:
+    """The TOML text of a credentials file. For `write_atomic(..., mode=0o600)` only."""
+    lines = ["# A bearer secret: whoever reads this file has what it grants. Keep its mode 0600.\n"]
+    lines += [f'{key} = "{values[key]}"\n' for key in _TEXTS if values.get(key)]
+    if not_after is not None:
+        lines.append(f"not_after = {_shown(not_after)}\n")
+    return "".join(lines)
+
+
+def _of_table(path: Path, text: str) -> Credentials:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        where = re.search(r"\(at line \d+", str(error))
+        raise _not_understood(path, f"not TOML {where.group() + ')' if where else ''}") from None
+    texts: dict[str, str] = {}
+    for key in _TEXTS:
+        value = table.pop(key, "")
+        if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]*", value) or '"' in value or "\\" in value:
+            raise _not_understood(path, f"{key}: expected one word of printable characters")
+        texts[key] = value
+    not_after = table.pop("not_after", None)
+    if table:
+        raise _not_understood(path, f"unknown key {sorted(table)[0][:40]!r}; known: {', '.join(_TEXTS)}, not_after")
+    if not_after is not None and not isinstance(not_after, datetime):
+        raise _not_understood(path, "not_after: expected a time such as 2027-01-31T00:00:00Z")
+    if not texts["grant"] and not (texts["access_key_id"] and texts["secret_access_key"]):
+        raise _not_understood(path, "expected grant, or access_key_id and secret_access_key")
+    if not_after is not None and not_after.tzinfo is None:
+        not_after = not_after.replace(tzinfo=UTC)
+    return Credentials(path, not_after.timestamp() if not_after else None, **texts)
+
+
+def _shown(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _unreadable(path: Path, error: OSError) -> KeyFileError:
+    if isinstance(error, FileNotFoundError):
+        return KeyFileError(
+            f"{path} does not exist, expected the credentials of a bucket",
+            hint="the bucket's owner makes one with `fednode bucket share NAME`; put it there with mode 0600",
+        )
+    return KeyFileError(f"{path} cannot be read: {error.strerror}")
+
+
+def _not_understood(path: Path, why: str) -> KeyFileError:
+    return KeyFileError(f"{path}: {why}", hint="expected a file of `fednode bucket share`, or a bare Storj grant")

@@ -1,0 +1,159 @@
+"""A bucket in a store that is reached over a wire: create-or-verify, bounded verified reads, deadlines, retries."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fednode.errors import Conflict, Integrity, NotFound, StorageError
+from fednode.storage.explained import explained
+from fednode.storage.keys import check_prefix, segments
+from fednode.storage.landing import landing, settle, sha256_of
+from fednode.storage.retry import Deadlines, RetryPolicy, persistently, within
+from fednode.storage.wire import Capabilities, Entry, Transferred, Wire
+from fednode.types import Digest
+
+
+class RemoteBucket:
+    """The daemon's `Bucket` port over any `Wire`.
+
+    Several programs may write to one bucket only under different prefixes: where the store has no conditional put,
+    only this process's own writes to one key wait for each other.
+    """
+
+    def __init__(self, wire: Wire, *, deadlines: Deadlines | None = None, policy: RetryPolicy | None = None) -> None:
+        self._wire = wire
+        self._deadlines = deadlines or Deadlines()
+        self._policy = policy or RetryPolicy()
+        self._writing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"RemoteBucket({self._wire.name})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._wire.capabilities
+
+    async def put(self, key: str, source: Path, *, progress: Transferred | None = None) -> None:
+        """Create `key` with the bytes of `source`, or verify that the same bytes stand there.
+
+        Conflict where other bytes stand there; nothing is ever replaced. StorageError where `source` cannot be read.
+        """
+        segments(key)
+        size = await asyncio.to_thread(_size, source)
+        lock = self._writing.setdefault(key, asyncio.Lock())
+        async with lock:
+            await persistently(self._policy, lambda: self._create_or_verify(key, source, size, progress))
+
+    async def get(
+        self, key: str, target: Path, *, size: int, sha256: Digest, progress: Transferred | None = None
+    ) -> None:
+        """Download exactly `size` bytes (at most size + 1), verify, then appear atomically at `target` (fsynced).
+
+        NotFound where the key is absent; other bytes: Integrity(kind="size" | "digest"), kept as `<target>.kept`.
+        """
+        segments(key)
+
+        async def attempt() -> None:
+            with explained(str(target)), landing(target) as temporary:
+                await self._download(key, temporary, size + 1, progress)
+                await asyncio.to_thread(settle, temporary, target, size=size, sha256=sha256, where=self._where(key))
+
+        await persistently(self._policy, attempt)
+
+    async def read(self, key: str, *, limit: int) -> bytes:
+        """A small object whole. NotFound where absent; Integrity(kind="size") where longer than `limit` bytes."""
+        segments(key)
+        with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
+            path = Path(folder) / "object"
+
+            async def attempt() -> None:
+                path.write_bytes(b"")
+                await self._download(key, path, limit + 1, None)
+
+            await persistently(self._policy, attempt)
+            data = path.read_bytes()
+        if len(data) > limit:
+            raise Integrity(f"{self._where(key)} has more than {limit} bytes", kind="size")
+        return data
+
+    async def head(self, key: str) -> int:
+        """Size in bytes; NotFound where absent."""
+        segments(key)
+        return await persistently(self._policy, lambda: self._stat(key))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """Objects under `prefix` (empty, or ending in `/`) in any order; raises rather than end early."""
+        check_prefix(prefix)
+        what = f"{self._wire.name}: listing {prefix or 'everything'}"
+
+        async def whole() -> list[Entry]:
+            return await within(self._deadlines.of(0) * 4, _all(self._wire.list(prefix)), what)
+
+        # Whole pages are kept until all are there: a retry in the middle would repeat or lose entries.
+        for entry in await persistently(self._policy, whole):
+            yield entry
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; absent is fine. For a janitor's grant only."""
+        segments(key)
+        what = f"{self._where(key)}: delete"
+        await persistently(self._policy, lambda: within(self._deadlines.of(0), self._wire.delete(key), what))
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+
+    def _where(self, key: str) -> str:
+        return f"{self._wire.name}: {key}"
+
+    async def _stat(self, key: str) -> int:
+        return await within(self._deadlines.of(0), self._wire.stat(key), f"{self._where(key)}: head")
+
+    async def _download(self, key: str, target: Path, limit: int, progress: Transferred | None) -> None:
+        work = self._wire.download(key, target, limit=limit, progress=progress)
+        await within(self._deadlines.of(limit), work, f"{self._where(key)}: download")
+
+    async def _create_or_verify(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
+        try:
+            found = await self._stat(key)
+        except NotFound:
+            work = self._wire.upload(key, source, size, progress)
+            try:
+                await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+            except Conflict:
+                found = await self._stat(key)  # an earlier attempt that looked lost, or somebody else
+            else:
+                found = await self._stat(key)
+                if found != size:
+                    raise self._conflict(key, source) from None
+                return
+        if found != size or not await self._holds(key, source, size):
+            raise self._conflict(key, source)
+
+    async def _holds(self, key: str, source: Path, size: int) -> bool:
+        """Whether the stored bytes are those of `source`; the comparison lies on our own disk for a moment."""
+        with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
+            path = Path(folder) / "object"
+            path.touch()
+            await self._download(key, path, size + 1, None)
+            return await asyncio.to_thread(sha256_of, path) == await asyncio.to_thread(sha256_of, source)
+
+    def _conflict(self, key: str, source: Path) -> Conflict:
+        return Conflict(
+            f"{self._where(key)} holds other bytes than {source}; nothing was overwritten",
+            hint="one bucket and prefix serves one party and run: look who wrote there, then move that object away",
+        )
+
+
+async def _all(entries: AsyncIterator[Entry]) -> list[Entry]:
+    return [entry async for entry in entries]
+
+
+def _size(source: Path) -> int:
+    try:
+        return source.stat().st_size
+    except OSError as error:
+        raise StorageError(f"{source} cannot be read: {error.strerror}") from error

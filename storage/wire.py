@@ -1,0 +1,74 @@
+"""What a store must be able to do, thinly. `RemoteBucket` builds every promise of a bucket on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+Transferred = Callable[[int, int], None]
+"""(bytes moved so far, bytes in all) of one transfer: information only, may be called from any thread."""
+
+
+class Entry(NamedTuple):
+    """One object of a listing."""
+
+    key: str
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store does for us by itself."""
+
+    conditional_put: bool
+    """It refuses to replace an object when asked so (S3: If-None-Match)."""
+    native_encryption: bool
+    """Bytes are encrypted before they leave this machine."""
+    share: bool
+    """Grants can be narrowed and revoked from here."""
+
+
+class Wire(Protocol):
+    """A store without memory: no verifying, no trying again. Keys are checked before they arrive.
+
+    Every error is a leaf of StorageError. Cancelling a call ends it at once and for good. No message shows a secret.
+    """
+
+    @property
+    def name(self) -> str:
+        """How messages call this bucket."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def stat(self, key: str) -> int:
+        """Size in bytes. NotFound only where the store said so for certain."""
+        ...
+
+    async def upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
+        """The whole file becomes visible under `key`, or nothing does.
+
+        Conflict where the store itself refused because something stands there.
+        """
+        ...
+
+    async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
+        """Fill the existing empty file `target` with at most `limit` bytes, whatever the store sends."""
+        ...
+
+    def list(self, prefix: str) -> AsyncIterator[Entry]:
+        """Every object whose key starts with `prefix` (empty, or ending in `/`), in any order, keys whole.
+
+        A listing that is denied or breaks off raises; it never looks empty or complete.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove it; absent is fine. Denied without that permission."""
+        ...
+
+    async def aclose(self) -> None: ...
