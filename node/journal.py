@@ -30,6 +30,8 @@ _CREATE: Final = (
 _INSERT: Final = "INSERT INTO facts (seq, kind, round, at, body, crc) VALUES (?, ?, ?, ?, ?, ?)"
 _SELECT: Final = "SELECT seq, kind, round, at, body, crc FROM facts WHERE seq > ? ORDER BY seq"
 
+_DECODE: Final = json.JSONDecoder().decode
+
 Record = tuple[int, str, dict[str, object]]
 """(seq, kind, body)."""
 _Row = tuple[int, bytes, int | None, float | None, bytes, int]
@@ -100,7 +102,7 @@ class JournalReader:
             self._damaged(expected, f"record {seq} stands in its place")
         try:
             intact = zlib.crc32(b"%d\n%b\n%b" % (seq, kind, text), previous) == crc
-            body = cast("dict[str, object]", json.loads(text)) if intact else {}
+            body = cast("dict[str, object]", _DECODE(text.decode())) if intact else {}
         except (TypeError, ValueError) as error:
             self._damaged(expected, "its columns have other types", error)
         if not intact or (round_number, at) != _lifted(body):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from typing import Any, Literal, NewType, Union, cast, get_args, get_origin, get_type_hints
@@ -77,14 +77,22 @@ def _decoder(hint: Any) -> Decoder:
 
 def _dataclass_decoder(cls: type) -> Decoder:
     hints = get_type_hints(cls)
-    decoders = [(f.name, _decoder(hints[f.name])) for f in dataclasses.fields(cls)]
+    decoders = [(f.name, _bare(hints[f.name]), _decoder(hints[f.name])) for f in dataclasses.fields(cls)]
 
     def decode(value: Any) -> Any:
         if len(_mapping(value)) != len(decoders):
-            raise ValueError(f"{cls.__name__} has the fields {[name for name, _ in decoders]}, found {sorted(value)}")
-        return cls(*[decoder(value[name]) for name, decoder in decoders])
+            raise ValueError(f"{cls.__name__} has the fields {[d[0] for d in decoders]}, found {sorted(value)}")
+        # Most values have the very type that is expected: they are spared a call.
+        return cls(*[x if type(x := value[name]) is bare else decoder(x) for name, bare, decoder in decoders])
 
     return decode
+
+
+def _bare(hint: Any) -> type | None:
+    """The JSON type whose values are taken as they are; None where a value has to be looked into."""
+    while isinstance(hint, NewType):
+        hint = hint.__supertype__
+    return hint if hint in (str, int, float, bool) else None
 
 
 def _choice_decoder(choices: tuple[object, ...]) -> Decoder:
@@ -104,16 +112,16 @@ def _tuple_decoder(args: tuple[Any, ...]) -> Decoder:
     return lambda value: tuple([decoder(item) for decoder, item in zip(decoders, _items(value), strict=True)])
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any) -> Sequence[Any]:
     if type(value) is not list:
         raise TypeError(f"expected a list, found {type(value).__name__}")
-    return [*value]
+    return cast("Sequence[Any]", value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if type(value) is not dict:
         raise TypeError(f"expected an object, found {type(value).__name__}")
-    return {**value}
+    return cast("dict[str, Any]", value)
 
 
 def _scalar_decoder(cls: type) -> Decoder:

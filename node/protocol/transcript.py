@@ -7,8 +7,9 @@ reads the signals of many rounds before it has recomputed the first of them (pro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from fednode.node.protocol.changed import changed
 from fednode.types import Digest, PartyName, RunId, SignalContent, Transaction, TxId, TxKind
 
 
@@ -74,7 +75,7 @@ class Finding:
 def fold(transcript: Transcript, run: RunId, tx: Transaction) -> tuple[Transcript, Finding | None]:
     """The transcript after one confirmed transaction. Total: any transaction is either counted, kept or a finding."""
     if tx.kind is TxKind.OTHER or tx.sender is None or tx.sender not in transcript.parties:
-        return replace(transcript, unlabelled=transcript.unlabelled + 1), None
+        return changed(transcript, unlabelled=transcript.unlabelled + 1), None
     if tx.kind is TxKind.DANGEROUS:
         return transcript, _finding("dangerous-transaction", tx, -1, tx.problem or "endangers the head")
     content = tx.content
@@ -97,7 +98,7 @@ def _own_run(
     if before is not None:
         if before.tx == tx.id:
             return transcript, None
-        if replace(before, tx=tx.id) == signal:
+        if changed(before, tx=tx.id) == signal:
             return transcript, _finding("repeat", tx, content.round, f"signalled round {content.round} twice, equally")
         message = f"signalled round {content.round} twice with other content: {before.tx} was confirmed first"
         return transcript, _finding("equivocation", tx, content.round, message)
@@ -106,8 +107,8 @@ def _own_run(
         return transcript, _finding("early", tx, content.round, message)
     signals = {**transcript.open, sender: signal}
     if len(signals) == len(transcript.parties):
-        return replace(transcript, done=(*transcript.done, signals), open={}), None
-    return replace(transcript, open=signals), None
+        return changed(transcript, done=(*transcript.done, signals), open={}), None
+    return changed(transcript, open=signals), None
 
 
 def _foreign(transcript: Transcript, tx: Transaction, content: SignalContent) -> tuple[Transcript, Finding | None]:
@@ -117,7 +118,7 @@ def _foreign(transcript: Transcript, tx: Transaction, content: SignalContent) ->
         return transcript, None
     known = {**transcript.foreign, tx.sender: content.run}
     finding = _finding("foreign", tx, content.round, f"signals for run {content.run}")
-    return replace(transcript, foreign=known), finding
+    return changed(transcript, foreign=known), finding
 
 
 def _content_problem(transcript: Transcript, content: SignalContent) -> str:
