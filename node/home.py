@@ -44,6 +44,11 @@ class Home:
         return self.root / "journal.sqlite3"
 
     @property
+    def history(self) -> Path:
+        """What `status` and `rounds` keep between two looks at the journal; may be deleted at any time."""
+        return self.root / "cache" / "history.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "lock"
 

@@ -51,7 +51,7 @@ class JournalReader:
 
     def read(self, after: int = 0) -> Iterator[Record]:
         """Facts with a number > `after`, in order, as (seq, kind, body). JournalError names a damaged record."""
-        seq, crc = after, self._crc_of(after)
+        seq, crc = after, self.checksum(after)
         try:
             for row in self._db.execute(_SELECT, (after,)):
                 record, crc = self._checked(cast(_Row, row), seq + 1, crc)
@@ -83,8 +83,11 @@ class JournalReader:
             raise _explained(self.path, error) from error
         return cast(tuple[int, int], row) if row is not None else (0, 0)
 
-    def _crc_of(self, seq: int) -> int:
-        """Checksum of a record; the chain starts at 0."""
+    def checksum(self, seq: int) -> int:
+        """Checksum of a record, chained through all before it; that of record 0 is 0. JournalError where it is missing.
+
+        As it stands in the file: `read` verifies it, and so does reading on from there.
+        """
         if seq == 0:
             return 0
         try:

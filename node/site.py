@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fednode.errors import ConfigError, HeadError, RunMismatch
-from fednode.node import views
+from fednode.node import checkpoint, views
 from fednode.node.agreement import Agreement, CheckAddress, load_agreement
 from fednode.node.config import Settings, load_settings
 from fednode.node.home import Home
-from fednode.node.journal import NothingWritten, open_reader
+from fednode.node.journal import JournalReader, NothingWritten, open_reader
 from fednode.node.protocol.evolve import evolve
 from fednode.node.protocol.facts import Fact, RunBound, SnapshotNoted
 from fednode.node.protocol.outcome import unfunded
@@ -86,17 +86,21 @@ def _rules(settings: Settings, agreement: Agreement) -> Rules:
 
 def read_facts(home: Home) -> Iterator[Fact]:
     """Every fact in the journal; none where nothing was written yet."""
+    reader = _reader(home)
+    if reader is not None:
+        with reader:
+            for _, kind, body in reader.read():
+                yield from_record(kind, body)
+
+
+def _reader(home: Home) -> JournalReader | None:
+    """The journal; None where nothing was written yet."""
     if not home.journal.exists():
-        return
+        return None
     try:
-        reader = open_reader(home.journal)
+        return open_reader(home.journal)
     except NothingWritten:
-        return
-    try:
-        for _, kind, body in reader.read():
-            yield from_record(kind, body)
-    finally:
-        reader.close()
+        return None
 
 
 def confirmed(home: Home) -> Iterator[tuple[TxId, str]]:
@@ -109,6 +113,11 @@ def confirmed(home: Home) -> Iterator[tuple[TxId, str]]:
 
 def _bound_rounds(home: Home) -> RunBound | None:
     return next((fact for fact in read_facts(home) if isinstance(fact, RunBound)), None)
+
+
+def finished(site: Site) -> bool:
+    """Whether the home's head is paid out, after the whole run or before."""
+    return replay(site).paid is not None
 
 
 def replay(site: Site) -> State:
@@ -132,7 +141,11 @@ def _belonging(site: Site, state: State) -> State:
 
 def read_history(site: Site) -> views.History:
     """What `status` and `rounds` show."""
-    view = views.history(initial(site.rules), read_facts(site.home), site.agreement.training.phase)
+    view = views.History(initial(site.rules), site.agreement.training.phase)
+    reader = _reader(site.home)
+    if reader is not None:
+        with reader:
+            view = checkpoint.read_on(site.home.history, reader, view)
     _belonging(site, view.state)
     return view
 

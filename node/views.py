@@ -3,7 +3,7 @@ not, and never touch it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fednode.node.protocol import facts as f
@@ -14,6 +14,7 @@ from fednode.node.protocol.outcome import unfunded
 from fednode.node.protocol.pending import closing, pending
 from fednode.node.protocol.stalls import words
 from fednode.node.protocol.state import State, waiting_for, waiting_since
+from fednode.node.protocol.transcript import Signal
 from fednode.types import Digest, HeadStatus, PartyName, PhasePolicy, phase_of
 
 _WORDS: dict[type, str] = {
@@ -58,57 +59,53 @@ class History:
     phase: PhasePolicy
     rounds: list[RoundView] = field(default_factory=list[RoundView])
     last_at: float = 0.0
-    _seconds: dict[str, float] = field(default_factory=dict[str, float])
-    _loss: float | None = None
-    _signed_at: float = 0.0
-    _complete_at: float = 0.0
+    open: dict[str, float] = field(default_factory=dict[str, float])
+    """Of the current round so far: `loss`, seconds of `train`, `publish` and `fetch`, and when the own signal was
+    `signed` and every signal `complete`."""
 
     def add(self, fact: Fact) -> None:
-        before = self.state
+        before, now = self.state, self.open
         if isinstance(fact, f.Trained):
-            self._loss, self._seconds["train"] = fact.loss, fact.seconds
+            now["loss"], now["train"] = fact.loss, fact.seconds
         elif isinstance(fact, f.Published):
-            self._seconds["publish"] = fact.seconds
+            now["publish"] = fact.seconds
         elif isinstance(fact, f.SignalSigned | f.SignalAdopted):
-            self._signed_at = fact.at
+            now["signed"] = fact.at
         elif isinstance(fact, f.Fetched):
-            self._seconds["fetch"] = self._seconds.get("fetch", 0.0) + fact.seconds
+            now["fetch"] = now.get("fetch", 0.0) + fact.seconds
         elif isinstance(fact, f.Aggregated):
             self._finish(before, fact)
         self.state = evolve(before, fact)
         self.last_at = fact.at
         if self.state.round != before.round:
-            self._seconds, self._loss, self._signed_at, self._complete_at = {}, None, 0.0, 0.0
-        if not self._complete_at and self.state.transcript.complete(self.state.round):
-            self._complete_at = fact.at
+            now.clear()
+        if "complete" not in now and self.state.transcript.complete(self.state.round):
+            now["complete"] = fact.at
 
     def _finish(self, before: State, fact: f.Aggregated) -> None:
-        final_at = before.work.final_at
-        signal = final_at - self._signed_at if self._signed_at and final_at else 0.0
-        wait = self._complete_at - final_at if self._complete_at and final_at else 0.0
+        now, final_at = self.open, before.work.final_at
+        signed, complete = now.get("signed"), now.get("complete")
+        signal = final_at - signed if signed and final_at else 0.0
+        wait = complete - final_at if complete and final_at else 0.0
         names = ("train", "publish", "signal", "wait", "fetch", "aggregate")
-        seconds = {"signal": signal, "wait": wait, "aggregate": fact.seconds, **self._seconds}
-        signals = before.transcript.signals(fact.round)
+        seconds = {**now, "signal": signal, "wait": wait, "aggregate": fact.seconds}
         self.rounds.append(
             RoundView(
                 round=fact.round,
                 digest=fact.digest,
                 base=before.digests[-1],
                 phase=phase_of(fact.round, self.phase),
-                loss=self._loss,
-                signals={p: {"tx": s.tx, "object": s.object, "size": s.size} for p, s in signals.items()},
+                loss=now.get("loss"),
+                signals=signals_shown(before.transcript.signals(fact.round)),
                 outliers=list(fact.outliers),
                 seconds={name: round(max(0.0, seconds.get(name, 0.0)), 6) for name in names},
             )
         )
 
 
-def history(state: State, facts: Iterable[Fact], phase: PhasePolicy) -> History:
-    """Fold all facts over the initial `state`."""
-    view = History(state, phase)
-    for fact in facts:
-        view.add(fact)
-    return view
+def signals_shown(signals: Mapping[PartyName, Signal]) -> dict[str, dict[str, object]]:
+    """The signals of a round as `rounds` shows them."""
+    return {p: {"tx": s.tx, "object": s.object, "size": s.size} for p, s in signals.items()}
 
 
 def word(state: State) -> str:

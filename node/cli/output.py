@@ -186,7 +186,9 @@ def plain(value: object) -> object:
 
     Infinite and NaN floats become null. TypeError for anything else, bytes included: nothing leaks by accident.
     """
-    kind = type(value).__name__
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
     if value is None or isinstance(value, bool | int | str):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, float):
@@ -201,7 +203,7 @@ def plain(value: object) -> object:
         return sorted((plain(item) for item in cast(Set[object], value)), key=str)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [plain(item) for item in cast(Sequence[object], value)]
-    raise TypeError(f"no JSON form for {kind}")
+    raise TypeError(f"no JSON form for {kind.__name__}")
 
 
 def _print_json(value: Mapping[str, object]) -> None:

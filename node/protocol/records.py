@@ -7,18 +7,19 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cache
-from typing import Any, Literal, NewType, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from fednode.errors import JournalError
 from fednode.node.protocol import facts
 from fednode.node.protocol.facts import Fact
 
 Decoder = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 def to_record(fact: Fact) -> tuple[str, dict[str, object]]:
     """(kind, body); the body is plain JSON."""
-    return type(fact).__name__, {f.name: _plain(getattr(fact, f.name)) for f in dataclasses.fields(fact)}
+    return type(fact).__name__, {f.name: plain(getattr(fact, f.name)) for f in dataclasses.fields(fact)}
 
 
 def from_record(kind: str, body: Mapping[str, object]) -> Fact:
@@ -37,15 +38,23 @@ def from_record(kind: str, body: Mapping[str, object]) -> Fact:
 _KINDS: dict[str, type] = {cls.__name__: cls for cls in get_args(facts.Fact)}
 
 
-def _plain(value: Any) -> object:
+def decoded(cls: type[T], value: object) -> T:
+    """A value of a dataclass of ours from what `plain` made of it. TypeError, ValueError or KeyError for another."""
+    return cast(T, _decoder(cast(Any, cls))(value))
+
+
+def plain(value: Any) -> object:
+    """Plain JSON; a set becomes a sorted list."""
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in cast("Mapping[object, object]", value).items()}
+        return {str(k): plain(v) for k, v in cast("Mapping[object, object]", value).items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in cast("tuple[object, ...]", value)]
+        return [plain(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, frozenset):
+        return sorted(cast("frozenset[str]", value))
     return cast(object, value)
 
 
@@ -68,8 +77,11 @@ def _decoder(hint: Any) -> Decoder:
     if origin is tuple:
         return _tuple_decoder(get_args(hint))
     if origin is not None and issubclass(origin, Mapping):
-        decode_value = _decoder(get_args(hint)[1])
-        return lambda value: {str(k): decode_value(v) for k, v in _mapping(value).items()}
+        key, decode_value = (int if get_args(hint)[0] is int else str), _decoder(get_args(hint)[1])
+        return lambda value: {key(k): decode_value(v) for k, v in _mapping(value).items()}
+    if origin is frozenset:
+        decode_item = _decoder(get_args(hint)[0])
+        return lambda value: frozenset([decode_item(item) for item in _items(value)])
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint
     return _scalar_decoder(cast(type, hint))

@@ -53,7 +53,9 @@ class Core:
         return found
 
     def status(self) -> dict[str, Any]:
-        view = views.history(initial(rules()), self.facts, "alternate")
+        view = views.History(initial(rules()), "alternate")
+        for fact in self.facts:
+            view.add(fact)
         return views.status(view, pid=1)
 
     def said(self) -> str:
