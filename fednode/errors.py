@@ -9,7 +9,7 @@ FednodeError                    1
   HeadError                     5   the head or the hydra-node says no
     HeadUnavailable             5   (retried)
   StorageError                  6
-    NotFound Denied Conflict Integrity Throttled QuotaExceeded Unavailable StorageTimeout
+    NotFound Denied (GrantExpired) Conflict Integrity Throttled QuotaExceeded Unavailable StorageTimeout
   TrainingError                 7
   PeerFault                     8   a peer broke the protocol; evidence was written
     ObjectRefused               8
@@ -86,6 +86,13 @@ class NotFound(StorageError):
 
 class Denied(StorageError):
     code = "storage-denied"
+
+
+class GrantExpired(Denied):
+    """By our own clock the credentials are over. New ones may be put in their place at any time."""
+
+    code = "storage-grant-expired"
+    retryable = True
 
 
 class Conflict(StorageError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,6 +201,9 @@ def _check_parties(file: TomlFile, tables: Tables, least: int) -> None:
         port = party.host.rpartition(":")[2]
         if port and not 1 <= int(port) <= 65535:
             raise file.wrong(("party", index, "host"), party.host, "a port from 1 to 65535")
+        if party.store != "local" and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", party.bucket):
+            expected = f"a name that {party.store} takes: 3 to 63 of a-z, 0-9, dot and -, no dot or - at the ends"
+            raise file.wrong(("party", index, "bucket"), party.bucket, expected)
 
 
 def _check_rules(file: TomlFile, tables: Tables) -> None:

@@ -15,6 +15,7 @@ MAX_ROUNDS: Final = 999_998
 """Round R + 1 still has six digits in bucket keys."""
 MAGIC: Final = {"embedded": 42, "devnet": 42, "preprod": 1, "preview": 2}
 
+Store = Literal["local", "s3", "storj"]
 Network = Literal["embedded", "devnet", "preprod", "preview"]
 VerificationKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Sha256 = VerificationKey
@@ -136,7 +137,7 @@ class Party(Strict):
         description="funds address, addr_test1..."
     )
     host: Host = Field(default="", description="host:port where the peers' hydra-nodes reach this party's")
-    store: Literal["local"] = Field(default="local", description='kind of the bucket: "local"')
+    store: Store = Field(default="local", description='kind of the bucket: "local", "s3" or "storj"')
     bucket: BucketName = Field(description="name of the bucket: letters, digits, dot, _ and -")
     prefix: Prefix = Field(default="", description="keys in the bucket start with this; may be empty")
     read: Line = Field(default="", description="hint where the peers find the bucket; never a secret")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fednode.durable import make_folders
 from fednode.errors import ConfigError
+from fednode.node import buckets
 from fednode.node import site as sites
 from fednode.node.agreement import Agreement
 from fednode.node.daemon import Daemon
@@ -18,7 +20,7 @@ from fednode.node.effects import Effects
 from fednode.node.home import Home
 from fednode.node.journal import SqliteJournal
 from fednode.node.logs import logged
-from fednode.node.ports import Aggregator, Head, Trainer
+from fednode.node.ports import Aggregator, Bucket, Head, Trainer
 from fednode.node.protocol.events import Begin, Goal
 from fednode.node.protocol.state import State
 from fednode.node.setup import check_address
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from fednode.hydra.devnet.settings import DevnetSettings
     from fednode.hydra.settings import HeadSettings
 
+_LOG = logging.getLogger("fednode.buckets")
 PROGRESS = "FEDNODE_PROGRESS"
 """Environment variable: `json` makes the daemon's talk JSON lines (the demo listens to them)."""
 
@@ -74,13 +77,17 @@ async def _work(site: Site, goal: Goal, voice: Talk, reason: str) -> State:
     voice.state = state
     if goal == "run" and state.run is None:
         # Only before the first run: later a missing folder is a lost or unmounted bucket, and must not look empty.
-        make_folders(_bucket_folder(site, site.rules.me))
+        buckets.make_local(site)
+    opened = buckets.open_buckets(site)
+    for each in buckets.expiring(site):
+        ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.not_after))
+        _LOG.warning("the credentials for the bucket of %s end on %s: put new ones at %s", each.party, ends, each.file)
     journal = SqliteJournal(site.home.journal)
     clock = SystemClock()
     head = _head(site, state, read_only=goal == "close")
     trainer = _trainer(site)
     try:
-        effects = _effects(site, head, clock, trainer, voice)
+        effects = _effects(site, opened, head, clock, trainer, voice)
         daemon = Daemon(state, journal=journal, head=head, perform=effects.perform, clock=clock, watcher=voice)
         run = site.rules.run if goal == "run" else None
         rounds = site.rules.rounds if goal == "run" else None
@@ -88,23 +95,22 @@ async def _work(site: Site, goal: Goal, voice: Talk, reason: str) -> State:
     finally:
         await trainer.aclose()
         await head.aclose()
+        for bucket in opened.values():
+            await bucket.aclose()
         journal.close()
 
 
-def _effects(site: Site, head: Head, clock: SystemClock, trainer: Trainer, voice: Talk) -> Effects:
-    from fednode.storage.local import LocalBucket
-
-    folder = site.folder
-    parties = {PartyName(p.name): p for p in site.agreement.party}
-    prefixes = {name: _prefix(p.prefix, site.rules.run) for name, p in parties.items()}
+def _effects(
+    site: Site, opened: Mapping[PartyName, Bucket], head: Head, clock: SystemClock, trainer: Trainer, voice: Talk
+) -> Effects:
     return Effects(
         head=head,
         clock=clock,
-        folder=folder,
+        folder=site.folder,
         evidence_folder=site.home.evidence,
         phase=site.agreement.training.phase,
-        prefixes=prefixes,
-        buckets={name: LocalBucket(_bucket_folder(site, name)) for name in parties},
+        prefixes={party: buckets.run_prefix(site, party) for party in site.rules.parties},
+        buckets=opened,
         trainer=trainer,
         make_aggregator=lambda facts: _aggregator(site.agreement, facts),
         first_round_object=site.agreement.object_json,
@@ -114,18 +120,8 @@ def _effects(site: Site, head: Head, clock: SystemClock, trainer: Trainer, voice
     )
 
 
-def _prefix(prefix: str, run_id: str) -> str:
-    return f"{prefix.strip('/')}/{run_id}/" if prefix.strip("/") else f"{run_id}/"
-
-
 def _sha256(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())
-
-
-def _bucket_folder(site: Site, party: PartyName) -> Path:
-    if party == site.rules.me:
-        return site.settings.own_bucket(site.home.root)
-    return site.settings.peer_bucket(party, site.home.root)
 
 
 def _head(site: Site, state: State, *, read_only: bool) -> Head:

@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints
 
 from fednode.errors import ConfigError
-from fednode.node.agreement_tables import Host, Line, Network, PartyNameText, Prefix
+from fednode.node.agreement_tables import Host, Line, Network, PartyNameText, Store
+from fednode.node.places import STORE, BucketPlace, PathText, Peer, Storage, gap, under
 from fednode.node.tomlfile import Strict, TomlFile
 from fednode.types import PartyName
-
-PathText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=4000)]
 
 
 def _url(value: str) -> str:
@@ -60,18 +59,6 @@ class HeadPrivate(Strict):
     )
 
 
-class Storage(Strict):
-    bucket: PathText = Field(default="bucket", min_length=1, description="folder of the own bucket")
-    name: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")] = Field(
-        default="", description='its name in the agreement, "" = the own name'
-    )
-    prefix: Prefix = Field(default="", description="the own keys in the bucket start with this; may be empty")
-
-
-class Peer(Strict):
-    bucket: PathText = Field(min_length=1, description="folder where the peer's bucket is found on this machine")
-
-
 class Data(Strict):
     path: PathText = Field(default="", description="file or folder with the own training data")
     format: Literal["auto", "text", "jsonl"] = Field(
@@ -108,7 +95,7 @@ class SettingsTables(Strict):
     train: Train = Field(default_factory=Train, description="table [train]")
     log: Log = Field(default_factory=Log, description="table [log]")
     peers: dict[PartyNameText, Peer] = Field(
-        default_factory=dict[PartyNameText, Peer], description="tables [peers.NAME] with bucket"
+        default_factory=dict[PartyNameText, Peer], description="tables [peers.NAME] that say where a peer's bucket is"
     )
 
 
@@ -138,7 +125,7 @@ class Settings:
 
     def ca_file(self, home: Path) -> Path | None:
         """Certificate of the authority that signed the node's; None: the authorities of this machine."""
-        return _under(home, self.tables.head.ca_file) if self.tables.head.ca_file else None
+        return under(home, self.tables.head.ca_file) if self.tables.head.ca_file else None
 
     @property
     def device(self) -> str:
@@ -156,29 +143,39 @@ class Settings:
     @property
     def bucket_name(self) -> str:
         """The own bucket's name in the agreement."""
-        return self.tables.storage.name or self.name
+        storage = self.tables.storage
+        return storage.name or self.name if storage.backend == "local" else storage.bucket
+
+    @property
+    def store(self) -> Store:
+        """The own bucket's kind in the agreement."""
+        return STORE[self.tables.storage.backend]
 
     def funds_key(self, home: Path) -> Path:
-        return _under(home, self.tables.keys.funds)
+        return under(home, self.tables.keys.funds)
 
     def hydra_key(self, home: Path) -> Path:
-        return _under(home, self.tables.keys.hydra)
+        return under(home, self.tables.keys.hydra)
 
     def fuel_key(self, home: Path) -> Path:
-        return _under(home, self.tables.keys.fuel)
+        return under(home, self.tables.keys.fuel)
 
-    def own_bucket(self, home: Path) -> Path:
-        return _under(home, self.tables.storage.bucket)
+    def own_bucket(self, home: Path) -> BucketPlace:
+        storage = self.tables.storage
+        name = str(under(home, storage.bucket)) if storage.backend == "local" else storage.bucket
+        return BucketPlace(storage, name, home)
 
-    def peer_bucket(self, party: PartyName, home: Path) -> Path:
-        """Folder of a peer's local bucket. ConfigError where the settings do not name it."""
+    def peer_bucket(self, party: PartyName, name: str, home: Path) -> BucketPlace:
+        """Where a peer's bucket is, which the agreement calls `name`. ConfigError where the settings do not say."""
         peer = self.tables.peers.get(party)
         if peer is None:
             raise ConfigError(
                 f"{home / 'fednode.toml'}: peers.{party}.bucket is missing, expected the folder of {party}'s bucket",
-                hint=f'add a table [peers.{party}] with bucket = "/path/to/the/bucket"',
+                hint=f'add a table [peers.{party}] with bucket = "/path/to/the/bucket", or with another backend',
             )
-        return _under(home, peer.bucket)
+        return BucketPlace(
+            peer, str(under(home, peer.bucket)) if peer.backend == "local" else peer.bucket or name, home
+        )
 
     def data_table(self, home: Path) -> dict[str, Any]:
         """The [data] table as JSON values for the trainer: absolute paths, unset keys left out, `auto` resolved."""
@@ -186,9 +183,9 @@ class Settings:
         table: dict[str, Any] = {"field": data.field, "checkpointing": data.checkpointing}
         if data.path:
             kind = "jsonl" if data.path.endswith(".jsonl") else "text"
-            table |= {"path": str(_under(home, data.path)), "format": kind if data.format == "auto" else data.format}
+            table |= {"path": str(under(home, data.path)), "format": kind if data.format == "auto" else data.format}
         if data.held_out:
-            table["held_out"] = str(_under(home, data.held_out))
+            table["held_out"] = str(under(home, data.held_out))
         return table | {k: v for k, v in (("micro_batch", data.micro_batch), ("parties", data.parties)) if v}
 
 
@@ -208,9 +205,9 @@ def parse_settings(tables: dict[str, Any], *, file: TomlFile | None = None) -> S
             f"{file.name}: peers.{name} names the own party, expected peers only",
             hint="the own bucket is storage.bucket",
         )
+    for where, place in ((("storage",), checked.storage), *((("peers", n), p) for n, p in checked.peers.items())):
+        lacking = gap(place)
+        if lacking is not None:
+            key, expected = lacking
+            raise file.missing((*where, key), f'{expected} (backend is "{place.backend}")')
     return Settings(checked)
-
-
-def _under(home: Path, text: str) -> Path:
-    """An absolute path; a relative one counts from the home."""
-    return (home / Path(text).expanduser()).absolute()

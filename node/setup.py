@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from fednode.node.agreement import Agreement, load_agreement
 from fednode.node.agreement_tables import MAGIC
 from fednode.node.config import Settings, load_settings, parse_settings
 from fednode.node.home import Home
-from fednode.node.tomlwrite import Values, agreement_text, settings_text, write_new
+from fednode.node.tomlwrite import Peers, Values, agreement_text, settings_text, write_new
 from fednode.training.trainers.builtin import TINY_BYTE_LLAMA, builtin_sha256
 
 KeyKind = Literal["hydra", "fuel", "funds"]
@@ -34,7 +33,7 @@ class Made:
     kept: tuple[str, ...]
 
 
-def make_home(home: Home, values: Values, *, peers: Mapping[str, str] | None = None) -> Made:
+def make_home(home: Home, values: Values, *, peers: Peers | None = None) -> Made:
     """Create the home's folder, keys and fednode.toml (`values` as in `settings_text`), and keep what exists.
 
     A public key file that is missing beside its secret is made from it. ConfigError where fednode.toml exists for
@@ -75,7 +74,7 @@ def _checked_name(home: Home, values: Values, text: str) -> str:
 def own_card(home: Home, settings: Settings | None = None) -> dict[str, object]:
     """The public card of the home's party: its [[party]] table without weight. Reads public key files only."""
     settings = settings or load_settings(home.settings)
-    storage = settings.tables.storage
+    storage, place = settings.tables.storage, settings.own_bucket(home.root)
     hydra, cardano, fuel = (
         load_verification_key(path(home.root).with_suffix(".vk"))
         for path in (settings.hydra_key, settings.funds_key, settings.fuel_key)
@@ -87,10 +86,10 @@ def own_card(home: Home, settings: Settings | None = None) -> dict[str, object]:
         "fuel_vkey": fuel,
         "address": enterprise_address(cardano, MAGIC[settings.tables.head.network]),
         "host": settings.tables.party.host,
-        "store": "local",
+        "store": settings.store,
         "bucket": settings.bucket_name,
         "prefix": storage.prefix,
-        "read": str(settings.own_bucket(home.root)),
+        "read": storage.endpoint if settings.store == "s3" else place.bucket if settings.store == "local" else "",
     }
 
 

@@ -90,6 +90,10 @@ class TomlFile:
         """The error for a value that is wrong."""
         return ConfigError(f"{self._place(where)} is {shown(value)}, expected {expected}", hint=hint)
 
+    def missing(self, where: Sequence[str | int], expected: str) -> ConfigError:
+        """The error for a value that is not there."""
+        return ConfigError(f"{self._place(where)} is missing, expected {expected}", hint=f"add {where[-1]}")
+
     def _problem(
         self, model: type[BaseModel], where: Where, kind: str, message: str, tables: Mapping[str, Any]
     ) -> ConfigError:
@@ -102,9 +106,7 @@ class TomlFile:
             return ConfigError(f"{self._place(where)} is an unknown key, expected one of: {known}", hint=hint)
         hint = f"{key}: {meaning}" if meaning else ""
         if kind == "missing":
-            return ConfigError(
-                f"{self._place(where)} is missing, expected {meaning or 'this table'}", hint=f"add {key}"
-            )
+            return self.missing(where, meaning or "this table")
         if kind == "model_type":
             return self.wrong(where, _value(tables, where), "a table", hint)
         return self.wrong(where, _value(tables, where), _expectation(message), hint)

@@ -20,6 +20,8 @@ from fednode.node.tomlfile import Strict, TomlFile
 
 Values = Mapping[str, Mapping[str, object]]
 """Table name to key to value."""
+Peers = Mapping[str, str | Mapping[str, object]]
+"""Peer's name to its table [peers.NAME], or to the folder of its local bucket."""
 
 AUTOMATIC: Values = {
     "model": {"alpha": "auto"},
@@ -49,13 +51,14 @@ def agreement_text(values: Values, parties: Sequence[Mapping[str, object]] = ())
     return text + "".join("\n" + _party("[[party]]", party) for party in parties)
 
 
-def settings_text(values: Values, peers: Mapping[str, str] | None = None) -> str:
-    """A commented fednode.toml. `values` replace defaults (party.name has none); `peers`: name to bucket folder."""
+def settings_text(values: Values, peers: Peers | None = None) -> str:
+    """A commented fednode.toml. `values` replace defaults (party.name has none)."""
     tables = [name for name in SettingsTables.model_fields if name != "peers"]
     text = _SETTINGS_HEAD + "".join(_table(name, _class(SettingsTables, name), values.get(name, {})) for name in tables)
     text += "\n# Where the peers' buckets are found on this machine, one table for each:\n"
     text += '#   [peers.bob]\n#   bucket = "/mnt/bob/bucket"\n'
-    return text + "".join(_peer(name, folder) for name, folder in (peers or {}).items())
+    text += '#   [peers.carol]\n#   backend = "rclone"\n#   credentials = "grants/carol.grant"\n'
+    return text + "".join(_peer(name, table) for name, table in (peers or {}).items())
 
 
 def card_text(card: Mapping[str, object]) -> str:
@@ -122,13 +125,13 @@ def add_parties(
     return [str(card["name"]) for card in added]
 
 
-def add_peers(path: Path, folders: Mapping[str, str]) -> list[str]:
+def add_peers(path: Path, peers: Peers) -> list[str]:
     """Add tables [peers.NAME] to an existing fednode.toml for the peers that have none; returns their names."""
     file = TomlFile.read(path, missing_hint="make it with: fednode init --name NAME")
     settings = parse_settings(file.tables(), file=file)
-    added = [name for name in folders if name not in settings.tables.peers and name != settings.name]
+    added = [name for name in peers if name not in settings.tables.peers and name != settings.name]
     if added:
-        text = file.text.rstrip("\n") + "\n" + "".join(_peer(name, folders[name]) for name in added)
+        text = file.text.rstrip("\n") + "\n" + "".join(_peer(name, peers[name]) for name in added)
         changed = TomlFile(file.name, text)
         parse_settings(changed.tables(), file=changed)
         write_atomic(path, text.encode(), mode=path.stat().st_mode & 0o777)
@@ -189,8 +192,9 @@ def _party(header: str, card: Mapping[str, object]) -> str:
     return "\n".join([header, *(f"{key} = {_toml(value)}" for key, value in card.items())]) + "\n"
 
 
-def _peer(name: str, folder: str) -> str:
-    return f"\n[peers.{name}]\nbucket = {_toml(folder)}\n"
+def _peer(name: str, table: str | Mapping[str, object]) -> str:
+    values = {"bucket": table} if isinstance(table, str) else table
+    return "\n".join(["", f"[peers.{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]) + "\n"
 
 
 def _toml(value: object) -> str:

@@ -5,6 +5,7 @@ Written by `fednode bucket share` or by hand (TOML); a file that holds nothing b
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -14,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from fednode.errors import Denied, KeyFileError
+from fednode.errors import Denied, GrantExpired, KeyFileError
 from fednode.secretfile import read_secret
 
+_log = logging.getLogger("fednode.storage")
 _MAX_FILE: Final = 64 * 1024
 _BARE_GRANT: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{100,60000}\Z")
 """base58check, as `uplink access create --export-to` writes it."""
@@ -43,9 +45,9 @@ class Credentials:
     session_token: str = field(default="", repr=False)
 
     def check_time(self) -> None:
-        """Denied where our own clock says that they are over: a store's answer does not tell why it refuses."""
+        """GrantExpired where our own clock says that they are over: a store's answer does not tell why it refuses."""
         if self.not_after is not None and time.time() >= self.not_after:
-            raise Denied(
+            raise GrantExpired(
                 f"{self.source}: expired on {_shown(self.not_after)}",
                 hint="ask the bucket's owner for a new grant and put its file in the place of this one",
             )
@@ -69,19 +71,23 @@ class CredentialsFile:
         self._known: Credentials | None = None
 
     def read(self) -> Credentials:
-        """The newest credentials. KeyFileError where the file is missing, open to others or not understood.
+        """The newest credentials. GrantExpired where they are over.
 
-        Denied where they are over.
+        KeyFileError where the file is missing, open to others or not understood at the first time; later, while it is
+        being replaced, the ones known before stay in use.
         """
+        known = self._known
         try:
-            status = os.stat(self.path)
-        except OSError as error:
-            raise _unreadable(self.path, error) from None
-        seen = (status.st_ino, status.st_mtime_ns, status.st_mode)
-        if self._known is None or seen != self._seen:
-            self._known, self._seen = read_credentials(self.path), seen
-        self._known.check_time()
-        return self._known
+            seen = _stamp(self.path)
+            if known is None or seen != self._seen:
+                known = read_credentials(self.path)
+                self._known, self._seen = known, seen
+        except KeyFileError as error:
+            if known is None:
+                raise
+            _log.warning("%s cannot be used, the credentials read before stay in use: %s", self.path, error)
+        known.check_time()
+        return known
 
 
 def read_credentials(path: Path) -> Credentials:
@@ -132,6 +138,15 @@ def _of_table(path: Path, text: str) -> Credentials:
     if not_after is not None and not_after.tzinfo is None:
         not_after = not_after.replace(tzinfo=UTC)
     return Credentials(path, not_after.timestamp() if not_after else None, **texts)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Changes when the file is replaced, written or changes its mode."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return status.st_ino, status.st_mtime_ns, status.st_mode
 
 
 def _shown(when: float) -> str:

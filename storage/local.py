@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -146,7 +146,7 @@ class LocalBucket:
         with explained(f"{self}: {key}"), self._open(key) as stored:
             return os.fstat(stored.fileno()).st_size
 
-    def _list(self, prefix: str) -> list[Entry]:
+    def _list(self, prefix: str) -> Sequence[Entry]:
         check_prefix(prefix)
         found: list[Entry] = []
 

@@ -32,7 +32,7 @@ class RetryPolicy:
         """
         if attempt + 1 >= self.attempts or not isinstance(error, Throttled | Unavailable | StorageTimeout):
             return None
-        most = min(self.most_s, self.first_s * 2**attempt)
+        most = min(self.most_s, self.first_s * 2.0**attempt)
         return most * (0.5 + chance / 2) if isinstance(error, Throttled) else most * chance
 
 

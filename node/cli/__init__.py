@@ -19,6 +19,7 @@ from fednode.node.cli.output import Session, show_error, show_internal
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("setup", "Make the home of a party: keys, private settings, own card."),
     "peers": ("setup", "The agreement: own card, add parties, show, hash."),
+    "bucket": ("bucket", "The own bucket, who may read it, and whether the peers' can be read."),
     "init-head": ("head", "Open the head and deposit; waits until all deposits are final."),
     "deposit": ("deposit", "Deposits that are not in the head: show them, or get their money back."),
     "run": ("run", "The daemon: train, publish, signal, wait, verify, aggregate, R rounds."),

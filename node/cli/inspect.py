@@ -8,9 +8,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from fednode.node import app
+from fednode.node import app, buckets
 from fednode.node import site as site_of
-from fednode.node.cli.output import Result, Session, Table, command, plain
+from fednode.node.cli.output import Result, Session, Table, command
 from fednode.node.home import daemon_pid, find_home
 from fednode.node.views import RoundView
 from fednode.node.views import status as status_of
@@ -30,6 +30,9 @@ def status(session: Session, peers: Peers = None) -> Result:
     """
     site = app.open_site(find_home(session.home), peers=peers, epochs=None)
     data = status_of(site_of.read_history(site), pid=daemon_pid(site.home))
+    data["grants"] = [
+        {"party": each.party, "not_after": each.not_after, "file": str(each.file)} for each in buckets.expiries(site)
+    ]
     return Result(data, _status_text(data))
 
 
@@ -56,7 +59,20 @@ def _status_text(data: dict[str, object]) -> list[str | Table]:
     if data["paid"]:
         paid = cast("dict[str, int]", data["paid"])
         lines.append("paid out (ADA): " + ", ".join(f"{p} {lovelace / 1e6:.6f}" for p, lovelace in paid.items()))
+    lines.extend(_grant_lines(cast("list[dict[str, Any]]", data["grants"])))
     lines.append(f"daemon: process {data['pid']}" if data["pid"] else "daemon: not running")
+    return lines
+
+
+def _grant_lines(grants: list[dict[str, Any]]) -> list[str]:
+    """Credentials that end soon or did; new ones are put in the file's place while the daemon runs."""
+    now = time.time()
+    lines: list[str] = []
+    for grant in grants:
+        days = (grant["not_after"] - now) / 86_400
+        if days < buckets.WARN_DAYS:
+            when = f"end in {days:.1f} days" if days > 0 else f"ended {-days:.1f} days ago"
+            lines.append(f"the credentials for the bucket of {grant['party']} {when}: put new ones at {grant['file']}")
     return lines
 
 
@@ -93,7 +109,7 @@ def rounds(
         ),
         [_row(entry) for entry in entries],
     )
-    return Result({"run_id": view.state.run, "rounds": [plain(entry) for entry in entries]}, [table])
+    return Result({"run_id": view.state.run, "rounds": entries}, [table])
 
 
 def _row(entry: RoundView) -> tuple[object, ...]:

@@ -113,7 +113,7 @@ def add(
     """Add parties to peers.toml, which is created with commented defaults where it is missing.
 
     Comments stay, parties are sorted by name, a card that is there already changes nothing. Where the home has private
-    settings, the folder of a new peer's local bucket is noted in them.
+    settings, it is noted in them where a new peer's bucket is.
 
     \b
     Example:
@@ -138,15 +138,24 @@ def add(
         session.note(f"{path} is new: read its defaults, and agree on them with the peers")
     noted = _note_buckets(home, read)
     for name in noted:
-        session.note(f"{home.settings}: [peers.{name}] bucket added, correct it if it lies elsewhere on this machine")
+        session.note(f"{home.settings}: [peers.{name}] added: look whether it is right for this machine")
     text = f"{path}: added {', '.join(added)}" if added else f"{path}: nothing to add, every card is there already"
     return Result({"file": path, "added": added, "buckets": noted}, text)
 
 
 def _note_buckets(home: Home, cards: list[dict[str, object]]) -> list[str]:
-    """The folders of the cards' local buckets, as far as they say one, into the private settings."""
-    folders = {str(card["name"]): str(card["read"]) for card in cards if str(card.get("read", "")).startswith("/")}
-    return add_peers(home.settings, folders) if home.settings.exists() else []
+    """Where the cards' buckets are, as far as they say it, into the private settings."""
+    tables: dict[str, str | dict[str, object]] = {}
+    for card in cards:
+        name, store, read = (str(card.get(key, "")) for key in ("name", "store", "read"))
+        credentials = f"grants/{name}.grant"
+        if store == "storj":
+            tables[name] = {"backend": "rclone", "credentials": credentials}
+        elif store == "s3":
+            tables[name] = {"backend": "s3", "credentials": credentials, "endpoint": read}
+        elif read.startswith("/"):
+            tables[name] = read
+    return add_peers(home.settings, tables) if home.settings.exists() else []
 
 
 @peers.command("show")

@@ -198,12 +198,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "hydra_node": "2.4.0", "ledger_parameters": "a" * 64, "settle_s": 9.0, "takeover_s": 9.0,
     },
     "party": {
+        "store": "s3",
         "name": "alicia", "hydra_vkey": "1" * 64, "cardano_vkey": "1" * 64, "fuel_vkey": "1" * 64, "address": ADDRESS,
-        "bucket": "x", "prefix": "a/b", "weight": 2,
+        "bucket": "xyz", "prefix": "a/b", "weight": 2,
     },
 }  # fmt: skip
 UNCOUNTED = {("party", "host"), ("party", "read"), ("model", "path")}
-SINGLE_VALUED = {("training", "optimiser"), ("party", "store")}
+SINGLE_VALUED = {("training", "optimiser")}
 
 
 def test_every_field_has_a_change_in_the_table_above() -> None:
@@ -303,7 +304,7 @@ WRONG: list[tuple[str, str, Any]] = [
     ("party", "fuel_vkey", party("alice")["cardano_vkey"]),
     *(("party", "address", value) for value in ("", "addr1v" + "q" * 53, "addr_test1bio", "addr_test1" + "b" * 53)),
     *(("party", "host", value) for value in ("example.org", "a:0", "a:65536", "a b:1", ":1")),
-    ("party", "store", "s3"),
+    ("party", "store", "floppy"),
     *(("party", "bucket", value) for value in ("", "a/b", "../x", ".x", "x" * 64)),
     *(("party", "prefix", value) for value in ("/a", "a/", "a//b", "../a", "a/../b", "A", ".a")),
     ("party", "read", "a\nb"),

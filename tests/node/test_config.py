@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from fednode.errors import ConfigError
 from fednode.node import config
 from fednode.node.config import SettingsTables, load_settings, parse_settings
+from fednode.node.places import Peer
 from fednode.node.tomlfile import MAX_FILE, TomlFile
 from fednode.node.tomlwrite import settings_text
 from fednode.types import PartyName
@@ -51,7 +52,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert settings.funds_key(tmp_path) == tmp_path / "keys" / "funds.sk"
     assert settings.hydra_key(tmp_path) == tmp_path / "keys" / "hydra.sk"
     assert settings.fuel_key(tmp_path) == tmp_path / "keys" / "fuel.sk"
-    assert settings.own_bucket(tmp_path) == tmp_path / "bucket"
+    assert settings.own_bucket(tmp_path).bucket == str(tmp_path / "bucket")
     assert settings.data_table(tmp_path) == {"field": "text", "checkpointing": False}
 
 
@@ -66,9 +67,9 @@ def test_paths_count_from_the_home_and_may_be_absolute(tmp_path: Path, monkeypat
     settings = parse_settings(raw)
     assert settings.funds_key(tmp_path) == Path("/secure/funds.sk")
     assert settings.fuel_key(tmp_path) == Path("/home/alice/fuel.sk")
-    assert settings.own_bucket(tmp_path) == tmp_path / "../shared"
+    assert settings.own_bucket(tmp_path).bucket == str(tmp_path / "../shared")
     assert settings.bucket_name == "b"
-    assert settings.peer_bucket(PartyName("bob"), tmp_path) == tmp_path / "../bob/bucket"
+    assert settings.peer_bucket(PartyName("bob"), "bob", tmp_path).bucket == str(tmp_path / "../bob/bucket")
     assert settings.data_table(tmp_path) == {
         "path": str(tmp_path / "texts.jsonl"),
         "format": "jsonl",
@@ -89,7 +90,7 @@ def test_the_data_format(tmp_path: Path, path: str, kind: str, expected: str) ->
 
 def test_a_peer_without_a_folder_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"peers\.bob\.bucket is missing") as caught:
-        parse_settings(tables()).peer_bucket(PartyName("bob"), tmp_path)
+        parse_settings(tables()).peer_bucket(PartyName("bob"), "bob", tmp_path)
     assert "[peers.bob]" in caught.value.hint
 
 
@@ -158,7 +159,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_match(name: str, key: str, n
 
 def test_peers_are_checked_too() -> None:
     error = refusal(tables(peers={"bob": {"bukcet": "x"}}))
-    assert error.message == "fednode.toml: peers.bob.bukcet is an unknown key, expected one of: bucket"
+    assert error.message == "fednode.toml: peers.bob.bukcet is an unknown key, expected one of: " + ", ".join(Peer.model_fields)
     assert "peers.bob.bucket is missing" in refusal(tables(peers={"bob": {}})).message
     assert "peers.Bob" in refusal(tables(peers={"Bob": {"bucket": "x"}})).message
 

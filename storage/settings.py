@@ -1,0 +1,72 @@
+"""Where a bucket is and with what it is opened; and the opening. Secrets are named by file, never held here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fednode.storage.credentials import CredentialsFile
+from fednode.storage.local import LocalBucket
+from fednode.storage.remote import RemoteBucket
+from fednode.storage.retry import Deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """A folder on this machine."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """Storj's gateway or any other S3."""
+
+    bucket: str
+    credentials: Path
+    endpoint: str
+    """https://HOST[:PORT]; http only to this machine, or where `allow_plain`."""
+    region: str = "us-east-1"
+    ca_file: Path | None = None
+    """Certificate (PEM) of the store's own authority; None: the authorities of this machine."""
+    allow_plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkSettings:
+    """Storj, natively, by the library that uplink-python loads."""
+
+    bucket: str
+    credentials: Path
+    library: Path | None = None
+    """libuplinkc.so; None: where scripts/build-libuplink puts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RcloneSettings:
+    """Storj, natively, by the program rclone."""
+
+    bucket: str
+    credentials: Path
+
+
+BucketSettings = LocalSettings | S3Settings | UplinkSettings | RcloneSettings
+
+
+def open_bucket(settings: BucketSettings, deadlines: Deadlines | None = None) -> LocalBucket | RemoteBucket:
+    """A bucket that connects when it is first used. ConfigError where a program, library or address cannot do."""
+    match settings:
+        case LocalSettings():
+            return LocalBucket(settings.folder)
+        case S3Settings():
+            from fednode.storage.s3 import S3Wire
+
+            return RemoteBucket(S3Wire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)
+        case RcloneSettings():
+            from fednode.storage.rclone import RcloneWire
+
+            return RemoteBucket(RcloneWire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)
+        case UplinkSettings():
+            from fednode.storage.uplink.wire import UplinkWire
+
+            return RemoteBucket(UplinkWire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)
