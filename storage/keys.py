@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from fednode.errors import StorageError
+from fednode.errors import ConfigError, StorageError
 
 MAX_KEY: Final = 512
 _SEGMENT: Final = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}\Z")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 
 
 def segments(key: str) -> tuple[str, ...]:
@@ -29,3 +30,9 @@ def check_prefix(prefix: str) -> None:
     segments(prefix.removesuffix("/"))
     if not prefix.endswith("/"):
         raise StorageError(f"prefix {prefix!r}: expected it to end in / (it names a folder of keys)")
+
+
+def check_bucket_name(name: str) -> None:
+    """ConfigError unless every store would take `name` for a bucket."""
+    if not _BUCKET.match(name):
+        raise ConfigError(f"bucket name {name[:80]!r}: expected 3 to 63 of a-z 0-9 . -, a letter or digit at both ends")
