@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError, UsageError
@@ -18,8 +19,10 @@ from fednode.node.places import STORE, BucketPlace
 from fednode.node.site import Site
 from fednode.secretfile import read_secret
 from fednode.storage.credentials import credentials_text, read_credentials
-from fednode.storage.uplink.sharing import StorjSharer
 from fednode.types import PartyName
+
+if TYPE_CHECKING:
+    from fednode.storage.uplink.sharing import StorjSharer
 
 _MAX_WORD = 60_000
 DAY_S = 86_400.0
@@ -44,9 +47,9 @@ async def create(home: Home, settings: Settings, source: Request | Path, days: f
     _require_storj(place, "create")
     wanted = {"writer": place.credentials, "owner": owner_file(home), "janitor": janitor_file(home)}
     files = {name: path for name, path in wanted.items() if path is not None}
-    async with _sharer(place) as sharer:
-        root = await _root_grant(sharer, source)
-        await sharer.ensure_bucket(root, place.bucket)
+    async with sharer(place.library) as storj:
+        root = await _root_grant(storj, source)
+        await storj.ensure_bucket(root, place.bucket)
         prefix = f"{settings.tables.storage.prefix}/" if settings.tables.storage.prefix else ""
         not_after = time.time() + days * DAY_S if days else None
         allowed = {
@@ -57,7 +60,7 @@ async def create(home: Home, settings: Settings, source: Request | Path, days: f
         for name, path in files.items():
             if path.exists():
                 continue
-            grant = await sharer.share(root, place.bucket, prefix, **allowed[name], not_after=not_after)
+            grant = await storj.share(root, place.bucket, prefix, **allowed[name], not_after=not_after)
             _write_credentials(path, place.bucket, prefix, {"owner": settings.name, "grant": grant}, not_after)
     return files
 
@@ -75,8 +78,8 @@ async def share(site: Site, reader: PartyName, days: float, output: Path, owner:
     if output.exists():
         raise ConfigError(f"{output} exists; a grant is never overwritten", hint="name another file with -o")
     prefix, not_after = run_prefix(site, site.rules.me), time.time() + days * DAY_S
-    async with _sharer(place) as sharer:
-        grant = await sharer.share(
+    async with sharer(place.library) as storj:
+        grant = await storj.share(
             read_credentials(owner).grant, place.bucket, prefix, read=True, write=False, list_=True, delete=False,
             not_after=not_after,
         )  # fmt: skip
@@ -89,8 +92,8 @@ async def revoke(home: Home, settings: Settings, granted: Path, owner: Path) -> 
     """Take back the grant in the file `granted`, and all that were made from it. The store may need some minutes."""
     place = settings.own_bucket(home.root)
     _require_storj(place, "revoke")
-    async with _sharer(place) as sharer:
-        await sharer.revoke(read_credentials(owner).grant, read_credentials(granted).grant)
+    async with sharer(place.library) as storj:
+        await storj.revoke(read_credentials(owner).grant, read_credentials(granted).grant)
 
 
 def owner_file(home: Home) -> Path:
@@ -108,11 +111,11 @@ def shared_file(home: Home, reader: PartyName) -> Path:
     return home.root / "owner" / "shared" / f"{reader}.grant"
 
 
-async def _root_grant(sharer: StorjSharer, source: Request | Path) -> str:
+async def _root_grant(storj: StorjSharer, source: Request | Path) -> str:
     if isinstance(source, Path):
         return read_credentials(source).grant
     api_key, passphrase = _word(source.api_key), _word(source.passphrase)
-    return await sharer.request_access(source.satellite, api_key, passphrase)
+    return await storj.request_access(source.satellite, api_key, passphrase)
 
 
 def _word(path: Path) -> str:
@@ -141,9 +144,12 @@ def _require_storj(place: BucketPlace, what: str) -> None:
 
 
 @asynccontextmanager
-async def _sharer(place: BucketPlace) -> AsyncIterator[StorjSharer]:
-    sharer = StorjSharer(place.library)
+async def sharer(library: Path | None) -> AsyncGenerator[StorjSharer]:
+    """What makes and takes back grants, over the native library. ConfigError where that is missing."""
+    from fednode.storage.uplink.sharing import StorjSharer
+
+    found = StorjSharer(library)
     try:
-        yield sharer
+        yield found
     finally:
-        await sharer.aclose()
+        await found.aclose()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -17,6 +17,7 @@ from fednode.node.demo.federation import Demo
 from fednode.node.demo.prepare import Federation
 from fednode.node.demo.prepare import prepare as prepare_folder
 from fednode.node.demo.show import Show
+from fednode.node.demo.stores import DemoStore, StoreName, read_network
 from fednode.node.demo.tables import ROUNDS
 from fednode.node.service import run_until_signal
 
@@ -25,6 +26,13 @@ class DemoTask(StrEnum):
     LM = "lm"
     DIGITS = "digits"
     LINEAR = "linear"
+
+
+class DemoStoreName(StrEnum):
+    LOCAL = "local"
+    S3 = "s3"
+    UPLINK = "uplink"
+    RCLONE = "rclone"
 
 
 @command
@@ -40,11 +48,19 @@ def demo(
         Path | None,
         typer.Option("--dir", metavar="DIR", help="Where the homes are made. [default: a temporary folder]"),
     ] = None,
+    store: Annotated[
+        DemoStoreName,
+        typer.Option("--store", help="Where the buckets are: folders, or a Storj network on this machine."),
+    ] = DemoStoreName.LOCAL,
+    storj: Annotated[
+        Path,
+        typer.Option("--storj", metavar="DIR", help="The folder of that network, as scripts/storj-devnet made it."),
+    ] = Path("storj-devnet"),
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Make the folders, start nothing, print the commands to type.")
     ] = False,
 ) -> Result:
-    """Run a federation of N parties on this machine: real daemons, an embedded head, local buckets.
+    """Run a federation of N parties on this machine: real daemons, an embedded head, a bucket for each.
 
     Ends with the head closed and paid out, and says what each party alone would have reached. Repeated with the same
     --dir and options it goes on where it stopped.
@@ -54,8 +70,16 @@ def demo(
     Exit status: 0 the run is complete and every party holds the same adapter; otherwise that of the part that failed.
     """
     started = time.monotonic()
+    place = (
+        None
+        if store is DemoStoreName.LOCAL
+        else DemoStore(cast("StoreName", store.value), read_network(storj.absolute()))
+    )
     folder = directory or Path(tempfile.mkdtemp(prefix="fednode-demo-"))
-    federation = prepare_folder(folder, parties, task.value, epochs or ROUNDS[task.value], seed)
+    federation = prepare_folder(folder, parties, task.value, epochs or ROUNDS[task.value], seed, place)
+    if place is not None:
+        session.note("demo: making buckets and grants")
+        run_until_signal(place.furnish(federation))
     if prepare:
         return _prepared(federation)
     session.note(f"demo: {parties} parties in {federation.dir}")

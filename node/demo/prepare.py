@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
@@ -14,7 +15,7 @@ from fednode.node.demo.tables import DEPOSIT_ADA, MODEL, agreement_values
 from fednode.node.home import Home
 from fednode.node.names import party_names
 from fednode.node.setup import own_card
-from fednode.node.tomlwrite import agreement_text, settings_text
+from fednode.node.tomlwrite import Values, agreement_text, settings_text
 from fednode.training.trainers.builtin import builtin_sha256
 
 CONTESTATION_S = 2
@@ -48,7 +49,15 @@ class Federation:
         return Home(self.parties[party].home)
 
 
-def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Federation:
+class Store(Protocol):
+    """Where the buckets are, if they are no folders."""
+
+    def tables(self, folder: Path, party: str, peers: Sequence[str]) -> tuple[dict[str, object], dict[str, Any]]:
+        """The table [storage] of a party, and the tables [peers.NAME] of its peers."""
+        ...
+
+
+def prepare(folder: Path, count: int, task: str, rounds: int, seed: int, store: Store | None = None) -> Federation:
     """Make `folder` ready. ConfigError where it holds a demo with other settings."""
     folder = folder.absolute()
     names = party_names(count)
@@ -63,7 +72,9 @@ def prepare(folder: Path, count: int, task: str, rounds: int, seed: int) -> Fede
     values = agreement_values(task, rounds, seed, base)
     values["head"] |= head
     for party in node.parties:
-        _write_settings(folder, names, party.name, party.url, party.funding, task)
+        own, peers = _buckets(folder, names, party.name, store)
+        head_table = {"url": party.url, "funding": party.funding}
+        _write_settings(folder, names, party.name, {"head": head_table, "storage": own}, peers, task)
     cards = [own_card(Home(folder / name)) for name in names]
     _write(folder / "peers.toml", agreement_text(values, cards))
     words = [sys.executable, "-m", "fednode"]
@@ -100,17 +111,27 @@ def _shares(folder: Path, names: Sequence[str], task: str) -> Path:
     return write_shares(folder, names).held_out
 
 
-def _write_settings(folder: Path, names: Sequence[str], name: str, url: str, funding: str, task: str) -> None:
-    values: dict[str, dict[str, object]] = {
+def _buckets(
+    folder: Path, names: Sequence[str], name: str, store: Store | None
+) -> tuple[dict[str, object], dict[str, Any]]:
+    others = [peer for peer in names if peer != name]
+    if store is not None:
+        return store.tables(folder, name, others)
+    return {}, {peer: str(folder / peer / "bucket") for peer in others}
+
+
+def _write_settings(
+    folder: Path, names: Sequence[str], name: str, tables: Values, peers: Mapping[str, Any], task: str
+) -> None:
+    values: dict[str, Mapping[str, object]] = {
         "party": {"name": name},
-        "head": {"url": url, "funding": funding},
+        **tables,
         "train": {"threads": 1, "device": "cpu"},
         "data": {"parties": len(names)} if task == "digits" else {},
     }
     if task == "lm":
         data = folder / "data"
         values["data"] = {"path": str(data / f"{name}.txt"), "held_out": str(data / "held-out.txt")}
-    peers = {peer: str(folder / peer / "bucket") for peer in names if peer != name}
     _write(folder / name / "fednode.toml", settings_text(values, peers))
 
 
