@@ -9,6 +9,7 @@ from typing import Final
 from fednode.errors import (
     ConfigError,
     Conflict,
+    Denied,
     FednodeError,
     KeyFileError,
     NotFound,
@@ -98,6 +99,10 @@ def _of_code(code: int, text: str, what: str, credentials: Credentials | None) -
             return Throttled(f"{what}: the satellite wants fewer requests a second")
         case Code.BANDWIDTH_LIMIT | Code.STORAGE_LIMIT | Code.SEGMENTS_LIMIT:
             return QuotaExceeded(f"{what}: {_QUOTA[code]}", hint="raise it in the console of the bucket's owner")
+        case Code.INTERNAL if "api key" in text.lower():
+            return KeyFileError(f"{what}: {text}", hint="copy the whole API key from the satellite's console")
+        case Code.INTERNAL if "node url" in text.lower():
+            return ConfigError(f"{what}: {text}", hint="expected a satellite as NODE_ID@HOST:PORT")
         case Code.INTERNAL | Code.CANCELED | Code.INVALID_HANDLE:
             hint = "look at the network: Storj needs port 7777 of the satellite and the ports of the storage nodes"
             return Unavailable(f"{what}: {text or 'the connection ended'}", hint=hint)
@@ -107,7 +112,8 @@ def _of_code(code: int, text: str, what: str, credentials: Credentials | None) -
 
 def _refused(what: str, credentials: Credentials | None) -> FednodeError:
     if credentials is None:
-        return KeyFileError(f"{what}: the satellite refuses this API key", hint="make a new one in its console")
+        hint = "make a new API key, or use a grant that allows it"
+        return Denied(f"{what}: the satellite refuses: revoked, over, or without this permission", hint=hint)
     try:
         return credentials.refused(what)
     except FednodeError as over:
