@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError, UsageError
@@ -18,7 +18,13 @@ from fednode.node.home import Home
 from fednode.node.places import STORE, BucketPlace
 from fednode.node.site import Site
 from fednode.secretfile import read_secret
-from fednode.storage.credentials import credentials_text, read_credentials
+from fednode.storage.credentials import (
+    CredentialsFile,
+    CredentialsSource,
+    HeldGrant,
+    credentials_text,
+    read_credentials,
+)
 from fednode.types import PartyName
 
 if TYPE_CHECKING:
@@ -26,6 +32,20 @@ if TYPE_CHECKING:
 
 _MAX_WORD = 60_000
 DAY_S = 86_400.0
+
+
+class _Allowed(TypedDict, total=False):
+    read: bool
+    write: bool
+    list: bool
+    delete: bool
+
+
+_ALLOWED: Mapping[str, _Allowed] = {
+    "writer": {"read": True, "write": True, "list": True},
+    "owner": {"read": True, "write": True, "list": True, "delete": True},
+    "janitor": {"list": True, "delete": True},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +67,15 @@ async def create(home: Home, settings: Settings, source: Request | Path, days: f
     _require_storj(place, "create")
     wanted = {"writer": place.credentials, "owner": owner_file(home), "janitor": janitor_file(home)}
     files = {name: path for name, path in wanted.items() if path is not None}
-    async with sharer(place.library) as storj:
-        root = await _root_grant(storj, source)
-        await storj.ensure_bucket(root, place.bucket)
+    async with sharer(await _root(source, place), place) as storj:
+        await storj.create_bucket(place.bucket)
         prefix = f"{settings.tables.storage.prefix}/" if settings.tables.storage.prefix else ""
         not_after = time.time() + days * DAY_S if days else None
-        allowed = {
-            "writer": {"read": True, "write": True, "list_": True, "delete": False},
-            "owner": {"read": True, "write": True, "list_": True, "delete": True},
-            "janitor": {"read": False, "write": False, "list_": True, "delete": True},
-        }
         for name, path in files.items():
-            if path.exists():
-                continue
-            grant = await storj.share(root, place.bucket, prefix, **allowed[name], not_after=not_after)
-            _write_credentials(path, place.bucket, prefix, {"owner": settings.name, "grant": grant}, not_after)
+            if not path.exists():
+                grant = await storj.share(place.bucket, prefix, **_ALLOWED[name], not_after=not_after)
+                words = {"owner": settings.name, "grant": grant}
+                _write_credentials(path, place.bucket, prefix, words, not_after)
     return files
 
 
@@ -78,11 +92,8 @@ async def share(site: Site, reader: PartyName, days: float, output: Path, owner:
     if output.exists():
         raise ConfigError(f"{output} exists; a grant is never overwritten", hint="name another file with -o")
     prefix, not_after = run_prefix(site, site.rules.me), time.time() + days * DAY_S
-    async with sharer(place.library) as storj:
-        grant = await storj.share(
-            read_credentials(owner).grant, place.bucket, prefix, read=True, write=False, list_=True, delete=False,
-            not_after=not_after,
-        )  # fmt: skip
+    async with sharer(CredentialsFile(owner), place) as storj:
+        grant = await storj.share(place.bucket, prefix, read=True, list=True, not_after=not_after)
     words = {"owner": site.rules.me, "reader": reader, "grant": grant}
     _write_credentials(output, place.bucket, prefix, words, not_after)
     return not_after
@@ -92,8 +103,8 @@ async def revoke(home: Home, settings: Settings, granted: Path, owner: Path) -> 
     """Take back the grant in the file `granted`, and all that were made from it. The store may need some minutes."""
     place = settings.own_bucket(home.root)
     _require_storj(place, "revoke")
-    async with sharer(place.library) as storj:
-        await storj.revoke(read_credentials(owner).grant, read_credentials(granted).grant)
+    async with sharer(CredentialsFile(owner), place) as storj:
+        await storj.revoke(read_credentials(granted).grant)
 
 
 def owner_file(home: Home) -> Path:
@@ -111,11 +122,12 @@ def shared_file(home: Home, reader: PartyName) -> Path:
     return home.root / "owner" / "shared" / f"{reader}.grant"
 
 
-async def _root_grant(storj: StorjSharer, source: Request | Path) -> str:
+async def _root(source: Request | Path, place: BucketPlace) -> CredentialsSource:
     if isinstance(source, Path):
-        return read_credentials(source).grant
+        return CredentialsFile(source)
     api_key, passphrase = _word(source.api_key), _word(source.passphrase)
-    return await storj.request_access(source.satellite, api_key, passphrase)
+    async with sharer(None, place) as storj:
+        return HeldGrant(await storj.request_access(source.satellite, api_key, passphrase))
 
 
 def _word(path: Path) -> str:
@@ -144,11 +156,11 @@ def _require_storj(place: BucketPlace, what: str) -> None:
 
 
 @asynccontextmanager
-async def sharer(library: Path | None) -> AsyncGenerator[StorjSharer]:
+async def sharer(credentials: CredentialsSource | None, place: BucketPlace) -> AsyncGenerator[StorjSharer]:
     """What makes and takes back grants, over the native library. ConfigError where that is missing."""
     from fednode.storage.uplink.sharing import StorjSharer
 
-    found = StorjSharer(library)
+    found = StorjSharer(credentials, place.library)
     try:
         yield found
     finally:

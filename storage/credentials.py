@@ -13,7 +13,7 @@ import tomllib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fednode.errors import Denied, GrantExpired, KeyFileError
 from fednode.secretfile import read_secret
@@ -60,6 +60,22 @@ class Credentials:
             f" (credentials: {self.source})",
             hint="see what they allow with `fednode bucket check`; the bucket's owner can give new ones",
         )
+
+
+class CredentialsSource(Protocol):
+    """Where a call finds the newest credentials."""
+
+    def read(self) -> Credentials: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldGrant:
+    """A Storj grant that is in no file (yet)."""
+
+    grant: str = field(repr=False)
+
+    def read(self) -> Credentials:
+        return Credentials(Path("the access that was asked for"), None, grant=self.grant)
 
 
 class CredentialsFile:

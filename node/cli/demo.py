@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from fednode.node.demo.federation import Demo
 from fednode.node.demo.prepare import Federation
 from fednode.node.demo.prepare import prepare as prepare_folder
 from fednode.node.demo.show import Show
-from fednode.node.demo.stores import DemoStore, StoreName, read_network
+from fednode.node.demo.stores import DemoStore, read_network
 from fednode.node.demo.tables import ROUNDS
 from fednode.node.service import run_until_signal
 
@@ -70,11 +70,7 @@ def demo(
     Exit status: 0 the run is complete and every party holds the same adapter; otherwise that of the part that failed.
     """
     started = time.monotonic()
-    place = (
-        None
-        if store is DemoStoreName.LOCAL
-        else DemoStore(cast("StoreName", store.value), read_network(storj.absolute()))
-    )
+    place = None if store is DemoStoreName.LOCAL else DemoStore(store.value, read_network(storj.absolute()))
     folder = directory or Path(tempfile.mkdtemp(prefix="fednode-demo-"))
     federation = prepare_folder(folder, parties, task.value, epochs or ROUNDS[task.value], seed, place)
     if place is not None:

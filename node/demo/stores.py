@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.node import app, sharing
+from fednode.node.config import load_settings
 from fednode.node.demo.prepare import Federation
-from fednode.storage.credentials import credentials_text
+from fednode.storage.credentials import HeldGrant, credentials_text
 from fednode.types import PartyName
 
-StoreName = Literal["s3", "uplink", "rclone"]
 _DAYS = 30.0
 _MAX_FILE = 1 << 20
 
@@ -53,7 +53,8 @@ def read_network(folder: Path) -> Network:
 class DemoStore:
     """How the demo's parties reach their buckets."""
 
-    name: StoreName
+    name: str
+    """`s3`, `uplink` or `rclone`."""
     network: Network
 
     def tables(self, folder: Path, party: str, peers: Sequence[str]) -> tuple[dict[str, object], dict[str, Any]]:
@@ -77,8 +78,9 @@ class DemoStore:
 
     async def _keys(self, federation: Federation, _index: int, name: str) -> None:
         """The one gateway has one pair of keys, which everybody gets: nobody is kept from writing here."""
-        async with sharing.sharer(None) as sharer:
-            await sharer.ensure_bucket(self.network.grants[0], f"fednode-{name}")
+        place = load_settings(federation.home(name).settings).own_bucket(federation.home(name).root)
+        async with sharing.sharer(HeldGrant(self.network.grants[0]), place) as storj:
+            await storj.create_bucket(place.bucket)
         words = {"access_key_id": self.network.access_key, "secret_access_key": self.network.secret_key}
         _write(federation.home(name).root / "keys" / "bucket.grant", words)
         for peer in federation.parties:
