@@ -15,7 +15,7 @@ from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
 from fednode.storage.credentials import Credentials, CredentialsFile
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
-from fednode.storage.rclone_errors import explained_messages
+from fednode.storage.rclone_errors import NoFolder, explained_messages
 from fednode.storage.rclone_process import REMOTE, Finished, find_program, run
 from fednode.storage.settings import RcloneSettings
 from fednode.storage.wire import Capabilities, Entry, Transferred
@@ -98,7 +98,13 @@ class RcloneWire:
     async def list(self, prefix: str) -> AsyncIterator[Entry]:
         """The whole listing is awaited before its first entry: only the exit status tells that it is whole."""
         what = f"listing {prefix or 'everything'}"
-        done = await self._run(what, *_LIST, f"{self._root}/{prefix}".rstrip("/"))
+        try:
+            done = await self._run(what, *_LIST, f"{self._root}/{prefix}".rstrip("/"))
+        except NoFolder:
+            if not prefix:
+                raise
+            await self._run(what, "lsjson", "--max-depth=1", self._root)  # it raises unless the bucket is there
+            return
         for entry in _entries(done.output, prefix, self._where(what)):
             yield entry
 

@@ -12,7 +12,8 @@ from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageErr
 _TEXTS: Final[tuple[tuple[str, str], ...]] = (
     # A grant without delete permission: this is how Storj refuses to replace an object.
     ("conflict", r"no permissions to delete existing object"),
-    ("no bucket", r"bucket not found|directory not found"),
+    ("no bucket", r"bucket not found"),
+    ("no folder", r"directory not found"),
     ("no grant", r"invalid access grant format|unable to parse access|storj: access:"),
     ("throttled", r"too many requests|rate limit"),
     ("quota", r"(storage|segments?|bandwidth|usage) limit exceeded|exceeded usage limit|no space left|quota exceeded"),
@@ -21,10 +22,14 @@ _TEXTS: Final[tuple[tuple[str, str], ...]] = (
     (
         "unavailable",
         r"connection (refused|reset|closed)|broken pipe|dial tcp|no such host|no route to host|network is unreachable"
-        r"|i/o timeout|deadline exceeded|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: ",
+        r"|i/o timeout|deadline exceeded|is a directory not a file|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: ",
     ),
 )
 _LONG_WORD: Final = re.compile(r"[0-9A-Za-z+/_=-]{40,}")
+
+
+class NoFolder(Unavailable):
+    """There is no such bucket, or in a store of folders no object under the prefix that was to be listed."""
 
 
 def explained_messages(said: str, where: str, refused: Callable[[str], Denied]) -> StorageError:
@@ -34,8 +39,10 @@ def explained_messages(said: str, where: str, refused: Callable[[str], Denied]) 
     match kind:
         case "conflict":
             return Conflict(f"{where}: the store has an object there already, and these credentials replace nothing")
-        case "no bucket":
-            return no_bucket(where)
+        case "no bucket" | "no folder":
+            kinds = {"no bucket": Unavailable, "no folder": NoFolder}
+            hint = "make it with `fednode bucket create`"
+            return kinds[kind](f"{where}: the store has no such bucket", hint=hint)
         case "no grant":
             return Denied(f"{where}: the credentials file holds no access grant that Storj understands")
         case "throttled":
@@ -50,11 +57,6 @@ def explained_messages(said: str, where: str, refused: Callable[[str], Denied]) 
             return Unavailable(f"{where}: no connection to the store, or it broke off: {shown(said)}")
         case _:
             return StorageError(f"{where}: rclone failed: {shown(said) or 'without a word'}")
-
-
-def no_bucket(where: str) -> Unavailable:
-    """The error for a bucket that the store does not have."""
-    return Unavailable(f"{where}: the store has no such bucket", hint="make it with `fednode bucket create`")
 
 
 def shown(said: str) -> str:

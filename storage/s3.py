@@ -10,12 +10,12 @@ import mmap
 from collections.abc import AsyncIterator, Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypedDict, cast
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ClientConfig, S3Credential, S3Store
+from obstore.store import S3Store
 
 from fednode.errors import ConfigError, NotFound, StorageError
 from fednode.storage.credentials import Credentials, CredentialsFile
@@ -24,6 +24,9 @@ from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import explained_answer
 from fednode.storage.settings import S3Settings
 from fednode.storage.wire import Capabilities, Entry, Transferred
+
+if TYPE_CHECKING:  # names of obstore's stubs, not of obstore
+    from obstore.store import ClientConfig, S3Credential
 
 _CHUNK: Final = 1 << 20
 _PAGE: Final = 1000
