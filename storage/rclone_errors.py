@@ -22,7 +22,7 @@ _TEXTS: Final[tuple[tuple[str, str], ...]] = (
     (
         "unavailable",
         r"connection (refused|reset|closed)|broken pipe|dial tcp|no such host|no route to host|network is unreachable"
-        r"|i/o timeout|deadline exceeded|is a directory not a file|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: ",
+        r"|i/o timeout|deadline exceeded|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: ",
     ),
 )
 _LONG_WORD: Final = re.compile(r"[0-9A-Za-z+/_=-]{40,}")
