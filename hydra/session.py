@@ -16,6 +16,7 @@ from fednode.hydra.cbor import CborError
 from fednode.hydra.judge import Judge
 from fednode.hydra.payout import payout
 from fednode.hydra.settings import HeadSettings
+from fednode.hydra.skip import snapshot_number
 from fednode.hydra.transactions import RawTransaction, parse
 from fednode.hydra.utxo import Utxo
 from fednode.hydra.verify import check_greetings, check_head, check_parties, status_of
@@ -56,7 +57,8 @@ class Session:
         self._parties = {member.address: member.name for member in settings.members}
         self._seq = -1
         self._target: int | None = None
-        self._opened = self._finalised = self._history = False
+        self._opened = self._finalised = False
+        self._partial = self._skips = False
 
     @property
     def embedded(self) -> bool:
@@ -73,7 +75,9 @@ class Session:
         check_head(self.head_id, head_id)
         self.head_id = self.head_id or head_id
         self.greeted = self.wants_snapshot = self.wants_history = False
-        self._history = history
+        # What is journalled needs no reading while there is a head: the node's last snapshot replaces it.
+        self._skips = history and head_id is not None and self.reported > 0
+        self._partial = not history
         if history and self.view.stale:
             self.view = View()
         # A killed node may have lost its last events and give their numbers to others.
@@ -85,6 +89,8 @@ class Session:
 
     def receive(self, frame: str | bytes, now: float) -> list[HeadReport]:
         """Reports of one frame. HeadError where the node or its head is not the agreement's, or a snapshot is lost."""
+        if self._skips and not self.greeted and self._is_journalled(frame):
+            return []
         received = decode(frame)
         message = received.message
         if received.seq is not None:
@@ -126,7 +132,7 @@ class Session:
         self.wants_snapshot = False
         if not self.view.load(snapshot, head_version):
             _LOG.warning("the node's snapshot %d differs from the state folded so far", self.view.number)
-        if snapshot is None and self.reported and not self._history:
+        if snapshot is None and self.reported and self._partial:
             # The head was finalised just now, and the state that it ended with is in the history alone.
             self.view.stale = self.wants_history = True
             return []
@@ -139,6 +145,15 @@ class Session:
             _LOG.warning("hydra-node is at snapshot %d, %d is journalled: it is catching up", number, self.reported)
         self._target = number
         return result + self._reached(now)
+
+    def _is_journalled(self, frame: str | bytes) -> bool:
+        """Whether it is a snapshot that was reported already. The view then waits for `load`."""
+        number = snapshot_number(frame)
+        if number is None or number > self.reported:
+            return False
+        if number > self.view.number:
+            self.view.stale = self._partial = True
+        return True
 
     def _greet(self, message: messages.Greetings, now: float) -> list[HeadReport]:
         check_greetings(message, self._settings)
@@ -201,7 +216,7 @@ class Session:
                 self._become(HeadStatus.FANOUT_POSSIBLE)
                 return [reports.FanoutPossible(now)]
             case messages.HeadIsFinalized(utxo=utxo):
-                self.wants_history = self.view.stale and not self._history
+                self.wants_history = self.view.stale and self._partial
                 if self.wants_history:
                     return []
                 self._finalised = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 from fednode.hydra.devnet import views, wire
 from fednode.hydra.devnet.cborview import CborError
@@ -14,7 +14,8 @@ from fednode.hydra.devnet.protocol import Status
 from fednode.hydra.devnet.txview import TxView, parse_transaction
 from fednode.hydra.devnet.world import World
 
-_Handler = Callable[[int, Mapping[str, object]], bool]
+_Value: TypeAlias = TxView | str | Mapping[str, object] | None
+_Content: TypeAlias = Mapping[str, object]
 
 
 class InputError(ValueError):
@@ -28,36 +29,36 @@ class Commands:
         self._world = world
         self._network = network
         self._chain = chain
-        self._handlers: dict[str, _Handler] = {
-            "Init": self._init,
-            "NewTx": self._new_tx,
-            "Close": self._close,
-            "SafeClose": self._close,
-            "Contest": _refuse,
-            "Decommit": _refuse,
-            "Fanout": self._fanout,
-            "Recover": self._recover,
-            "SideLoadSnapshot": self._side_load,
+        self._inputs: dict[str, tuple[Callable[[_Content], _Value], Callable[[int, Any], bool]]] = {
+            "Init": (_nothing, self._init),
+            "NewTx": (lambda content: read_transaction(content.get("transaction")), self._new_tx),
+            "Close": (_nothing, self._close),
+            "SafeClose": (_nothing, self._close),
+            "Contest": (_nothing, _refuse),
+            "Decommit": (lambda content: read_transaction(content.get("decommitTx")), _refuse),
+            "Fanout": (_nothing, self._fanout),
+            "Recover": (_txid, self._recover),
+            "SideLoadSnapshot": (_snapshot, self._side_load),
         }
 
     def handle(self, party: int, data: str | bytes) -> str | None:
-        """One frame of a client. The answer for the sender alone where the input is invalid."""
+        """One frame of a client. The answer for the sender alone where the input is invalid, in whatever state."""
         text = data if isinstance(data, str) else data.decode(errors="replace")
         try:
             content = read_object(text)
             tag = content.get("tag")
-            handler = self._handlers.get(tag) if isinstance(tag, str) else None
-            if handler is None:
-                raise InputError(f"unknown tag {str(tag)[:80]!r}, expected one of {', '.join(self._handlers)}")
-            if not self._world.synced >> party & 1:
-                self._world.tell(
-                    party, wire.message("RejectedInputBecauseUnsynced", {"clientInput": content, "drift": 0})
-                )
-            elif not handler(party, content):
-                state = {"state": views.head_state(self._world, party)}
-                self._world.tell(party, wire.message("CommandFailed", {"clientInput": content}, state))
+            if not isinstance(tag, str) or tag not in self._inputs:
+                raise InputError(f"unknown tag {str(tag)[:80]!r}, expected one of {', '.join(self._inputs)}")
+            read, act = self._inputs[tag]
+            value = read(content)
         except InputError as error:
             return wire.encode({"reason": str(error), "input": text})
+        if not self._world.synced >> party & 1:
+            echo = {"clientInput": _echo(tag, value)}
+            self._world.tell(party, wire.message("RejectedInputBecauseUnsynced", {"drift": 0}, echo))
+        elif not act(party, value):
+            echo = {"clientInput": _echo(tag, value), "state": views.head_state(self._world, party)}
+            self._world.tell(party, wire.message("CommandFailed", {}, echo))
         return None
 
     def side_load(self, party: int, snapshot: Mapping[str, object]) -> dict[str, object] | None:
@@ -78,60 +79,81 @@ class Commands:
         self._network.poke()
         return None
 
-    def _init(self, party: int, content: Mapping[str, object]) -> bool:
-        del content
+    def _init(self, party: int, _: None) -> bool:
         if self._world.head.status is not Status.IDLE:
             return False
         self._chain.init(party)
         return True
 
-    def _new_tx(self, party: int, content: Mapping[str, object]) -> bool:
-        tx = read_transaction(content.get("transaction"))
+    def _new_tx(self, party: int, tx: TxView) -> bool:
         if self._world.head.status is not Status.OPEN:
             return False
         self._network.submit(party, tx)
         return True
 
-    def _close(self, party: int, content: Mapping[str, object]) -> bool:
-        del content
+    def _close(self, party: int, _: None) -> bool:
         if self._world.head.status is not Status.OPEN:
             return False
         self._chain.close(party)
         return True
 
-    def _fanout(self, party: int, content: Mapping[str, object]) -> bool:
-        del content
+    def _fanout(self, party: int, _: None) -> bool:
         if self._world.head.status is not Status.FANOUT_POSSIBLE:
             return False
         self._chain.fanout(party)
         return True
 
-    def _recover(self, party: int, content: Mapping[str, object]) -> bool:
-        txid = content.get("recoverTxId")
-        if not isinstance(txid, str):
-            raise InputError("recoverTxId is not a transaction id")
+    def _recover(self, party: int, txid: str) -> bool:
         if self._chain.unrecoverable(txid) is not None:
             return False
         self._chain.recover(party, txid)
         return True
 
-    def _side_load(self, party: int, content: Mapping[str, object]) -> bool:
-        snapshot = content.get("snapshot")
-        if not isinstance(snapshot, dict):
-            raise InputError("snapshot is not a ConfirmedSnapshot")
+    def _side_load(self, party: int, snapshot: Mapping[str, object]) -> bool:
         if self._world.head.status is not Status.OPEN:
             return False
-        failure = self.side_load(party, cast("Mapping[str, object]", snapshot))
+        failure = self.side_load(party, snapshot)
         if failure is not None:
-            fields = {"clientInput": content, "requirementFailure": failure}
-            self._world.tell(party, wire.message("SideLoadSnapshotRejected", fields))
+            echo = {"clientInput": _echo("SideLoadSnapshot", snapshot)}
+            self._world.tell(party, wire.message("SideLoadSnapshotRejected", {"requirementFailure": failure}, echo))
         return True
 
 
-def _refuse(party: int, content: Mapping[str, object]) -> bool:
+def _refuse(party: int, value: object) -> bool:
     """Contest is automatic and has no handler in any version; decommits are not simulated."""
-    del party, content
+    del party, value
     return False
+
+
+def _nothing(content: _Content) -> None:
+    del content
+
+
+def _txid(content: _Content) -> str:
+    txid = content.get("recoverTxId")
+    if not isinstance(txid, str) or len(txid) != 64 or txid.strip("0123456789abcdef"):
+        raise InputError("recoverTxId is not a transaction id")
+    return txid
+
+
+def _snapshot(content: _Content) -> Mapping[str, object]:
+    snapshot = content.get("snapshot")
+    if not isinstance(snapshot, dict):
+        raise InputError("snapshot is not a ConfirmedSnapshot")
+    return cast("Mapping[str, object]", snapshot)
+
+
+def _echo(tag: str, value: _Value) -> str:
+    """The input as a node writes it again: with every field that it knows, whatever the client left out."""
+    match value:
+        case None:
+            return wire.message(tag)
+        case TxView():
+            return wire.message(tag, {}, {"decommitTx" if tag == "Decommit" else "transaction": value.envelope()})
+        case str():
+            return wire.message(tag, {"recoverTxId": value})
+        case _:
+            return wire.message(tag, {"snapshot": value})
 
 
 def read_object(text: str | bytes) -> dict[str, object]:
