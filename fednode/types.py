@@ -183,3 +183,5 @@ class AggregateResult:
     """State digest of S_r."""
     outliers: tuple[PartyName, ...]
     """Parties whose update was clipped below a quarter of its length (information only, no fault)."""
+    momentum: Digest | None = None
+    """sha256 over the data of the momentum file; None where the outer optimiser has no momentum."""

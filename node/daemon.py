@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
@@ -83,6 +84,8 @@ class Daemon:
         self._clock = clock
         self._watcher = watcher
         self._effects = perform
+        self._broken: Counter[Command] = Counter()
+        """How often each command has failed in training since it last ended well: outages are another matter."""
         self._inbox: asyncio.Queue[Event | _Done] = asyncio.Queue()
         self._reconciler = Reconciler(
             start=self._perform,
@@ -146,7 +149,9 @@ class Daemon:
             delay = self._reconciler.ended(item.command, item.task, failed=error is not None, now=now)
             if error is not None:
                 failures.append(_Failure(item.command, error, delay))
-            elif (event := cast("Event | None", item.task.result())) is not None:
+                continue
+            del self._broken[item.command]
+            if (event := cast("Event | None", item.task.result())) is not None:
                 events.append(event)
         self._record([*events, Tick(self._clock.now())])
         for failure in failures:
@@ -165,7 +170,9 @@ class Daemon:
             return
         if not isinstance(error, FednodeError):
             raise error
-        again = isinstance(error, TrainingError) and self._reconciler.failures(command) < TRAINING_ATTEMPTS
+        if isinstance(error, TrainingError):
+            self._broken[command] += 1
+        again = isinstance(error, TrainingError) and self._broken[command] < TRAINING_ATTEMPTS
         if not (error.retryable or again):
             raise error
         self._watcher.retry(command, error, failure.delay)

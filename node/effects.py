@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from fednode.durable import write_atomic
-from fednode.errors import ConfigError, Conflict, FundsError, HeadError, HeadUnavailable, NotFound, Unavailable
+from fednode.errors import (
+    ConfigError,
+    Conflict,
+    FundsError,
+    HeadError,
+    HeadUnavailable,
+    Integrity,
+    NotFound,
+    Unavailable,
+)
 from fednode.node import evidence
-from fednode.node.fetching import fetch_object
+from fednode.node.fetching import Answers, fetch_object, holds
 from fednode.node.ports import Aggregator, Bucket, Clock, Head, Trainer
 from fednode.node.protocol import events as e
 from fednode.node.protocol import pending as c
@@ -58,6 +67,7 @@ class Effects:
     confirmed: Callable[[], Iterable[tuple[TxId, str]]]
     """(id, hex of the bytes) of every confirmed transaction in the journal, in confirmed order."""
     progress: Progress | None = None
+    answers: Answers = field(default_factory=Answers, init=False)
     base_checked: bool = field(default=False, init=False)
     """See `recompute.Site`."""
     _objects_read: bool = field(default=False, init=False)
@@ -200,16 +210,33 @@ class Effects:
             source, key = self.folder.agreement, self.object_key(me, 0, digest, "json")
         else:
             source, key = self.folder.object(digest), self.object_key(me, command.round, digest)
-        if not source.exists():
-            raise Conflict(
-                f"{source} is gone: the own object of round {command.round} can no longer be published",
-                hint="restore the file, or the whole home, from a backup; a trained round is never trained again",
-            )
+        if not await asyncio.to_thread(holds, source, digest) and not await self._regained(command.round, state):
+            return e.OwnObjectLost(self.clock.now(), command.round)
         await self.buckets[me].put(key, source)
         size = await self.buckets[me].head(key)
         if size != state.work.size:
             raise Conflict(f"{key} in the own bucket has {size} bytes, expected {state.work.size}")
         return e.ObjectPublished(self.clock.now(), command.round, self.clock.now() - started)
+
+    async def _regained(self, round_number: int, state: State) -> bool:
+        """The own object, which the cache has lost, lies there again: from the bucket where it was published already.
+
+        That of round 0 is made anew, from the model that `aggregator` compares with what is known of it.
+        """
+        me, digest, size = state.rules.me, state.work.object, state.work.size
+        assert digest is not None
+        assert size is not None
+        if round_number == 0:
+            data = self.first_round_object((await self.aggregator(state)).schema())
+            write_atomic(self.folder.agreement, data)
+            return True
+        path = self.folder.object(digest)
+        path.unlink(missing_ok=True)
+        try:
+            await self.buckets[me].get(self.object_key(me, round_number, digest), path, size=size, sha256=digest)
+        except (NotFound, Integrity):
+            return False
+        return True
 
     async def sign(self, command: c.Sign, state: State) -> e.Event:
         rules, last = state.rules, command.round == state.rules.rounds + 1
@@ -248,7 +275,7 @@ class Effects:
         started = self.clock.now()
         done = await aggregate(self, aggregator, number, objects)
         now = self.clock.now()
-        return e.AggregateDone(now, number, done.digest, done.outliers, now - started)
+        return e.AggregateDone(now, number, done.digest, done.outliers, now - started, done.momentum)
 
     async def store_transcript(self, command: c.StoreTranscript, state: State) -> e.Event:
         accepted = {s.tx for signals in state.transcript.rounds for s in signals.values()}

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,11 +23,35 @@ BETWEEN_FETCHES_S = 10.0
 """A wrong hash is a fault only after three fetches at least ten seconds apart: stores may answer stale or torn."""
 
 
+@dataclass(slots=True)
+class Answers:
+    """Wrong answers so far to each fetch of this process: how many, and when the last one came.
+
+    Whatever comes between them does not start the count anew, or a store that is down now and then would be asked for
+    ever. The right bytes do.
+    """
+
+    wrong: dict[Fetch, tuple[int, float]] = field(default_factory=dict[Fetch, "tuple[int, float]"])
+
+    def rest(self, command: Fetch, now: float) -> float:
+        """Seconds until the object may be asked for again."""
+        last = self.wrong.get(command, (0, -BETWEEN_FETCHES_S))[1]
+        return min(BETWEEN_FETCHES_S, max(0.0, last + BETWEEN_FETCHES_S - now))
+
+    def count(self, command: Fetch, now: float) -> int:
+        """Note a wrong answer; which one it was."""
+        count = self.wrong.get(command, (0, 0.0))[0] + 1
+        self.wrong[command] = (count, now)
+        return count
+
+
 class Site(Protocol):
     """What fetching needs of the node."""
 
     @property
     def clock(self) -> Clock: ...
+    @property
+    def answers(self) -> Answers: ...
     @property
     def folder(self) -> RunFolder: ...
     @property
@@ -57,9 +82,8 @@ async def fetch_object(site: Site, aggregator: Aggregator, command: Fetch, state
         base=state.base,
     )
     try:
-        if path.exists() and await asyncio.to_thread(_sha256, path) != digest:
-            path.unlink()  # our own disk's fault, not the party's
-        if not path.exists():
+        if not await asyncio.to_thread(holds, path, digest):
+            path.unlink(missing_ok=True)  # our own disk's fault, not the party's
             broken = await _download(site, command, digest, size, path, own=command.party == state.rules.me)
             if broken is not None:
                 return _faulty(site, command, state, broken.kind, broken.message, broken.kept)
@@ -90,13 +114,13 @@ async def _download(
 ) -> Integrity | None:
     """None once the bytes are in the cache; the last Integrity error after three wrong answers."""
     key = site.object_key(command.party, command.round, digest)
-    for attempt in range(1, FETCHES + 1):
+    while True:
+        await asyncio.sleep(site.answers.rest(command, site.clock.now()))
         try:
             await site.buckets[command.party].get(key, path, size=size, sha256=digest)
         except Integrity as broken:
-            if attempt == FETCHES:
+            if site.answers.count(command, site.clock.now()) >= FETCHES:
                 return broken
-            await asyncio.sleep(BETWEEN_FETCHES_S)
         except NotFound as missing:
             if not own:
                 raise
@@ -107,13 +131,17 @@ async def _download(
             # A peer that lets nobody in, in whatever way, is an absent peer: wait, and let the deadline decide.
             raise Unavailable(refused.message, hint=refused.hint) from refused
         else:
+            site.answers.wrong.pop(command, None)
             return None
-    raise AssertionError("unreachable")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def holds(path: Path, digest: Digest) -> bool:
+    """Whether the file is there and has these bytes."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == digest
+    except FileNotFoundError:
+        return False
 
 
 def _faulty(site: Site, command: Fetch, state: State, rule: str, message: str, kept: str) -> e.Event:

@@ -20,8 +20,10 @@ from typing import Final, NoReturn, Self, cast
 from fednode.durable import fsync_dir
 from fednode.errors import JournalError
 
-SCHEMA: Final = 1
-"""Format of the file. A newer one is refused, an older one is read."""
+SCHEMA: Final = 2
+"""Format of the file. A newer one is refused, an older one is read, and becomes this one when it is written to.
+
+2: facts tell the digest of the momentum; ObjectLost."""
 _APPLICATION: Final = 0x6665646E
 _CREATE: Final = (
     "CREATE TABLE facts (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, round INTEGER, at REAL,"
@@ -218,6 +220,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id={_APPLICATION}")
         connection.execute(f"PRAGMA user_version={SCHEMA}")
         connection.execute("COMMIT")
+    elif found < SCHEMA:
+        connection.execute(f"PRAGMA user_version={SCHEMA}")
 
 
 def _format(path: Path, connection: sqlite3.Connection) -> int:

@@ -132,6 +132,13 @@ class Aggregator(Protocol):
         """
         ...
 
+    def momentum_digest(self, momentum: Path) -> Digest | None:
+        """What `AggregateResult.momentum` said of the own file, read from the disk; None without an outer momentum.
+
+        Raises TrainingError where the file is missing or not one of this run.
+        """
+        ...
+
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
     ) -> None:

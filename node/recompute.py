@@ -91,7 +91,7 @@ async def _recompute(site: Site, aggregator: Aggregator, state: State, last: int
             try:
                 return await _replay(site, aggregator, state, range(first + 1, last + 1))
             except JournalError:
-                break  # no digest tells of a damaged momentum: S_0 has none
+                break  # a journal of format 1 has no digest of the momentum: S_0 has none
     _same(state, 0, await asyncio.to_thread(aggregator.initial, site.folder.state(0)))
     return await _replay(site, aggregator, state, range(1, last + 1))
 
@@ -124,12 +124,16 @@ async def _intact(folder: RunFolder, aggregator: Aggregator, state: State, numbe
     """S_r on the disk is the one that the journal names, and has its momentum."""
     if not _present(folder, number):
         return False
+    momentum, expected = _momentum(folder, number), state.momenta[number]
     try:
-        found = await asyncio.to_thread(aggregator.digest, folder.state(number), _momentum(folder, number))
+        if await asyncio.to_thread(aggregator.digest, folder.state(number), momentum) != state.digests[number]:
+            return False
+        if momentum is None or expected is None:
+            return True
+        return await asyncio.to_thread(aggregator.momentum_digest, momentum) == expected
     except TrainingError as damaged:
         _log.warning("%s", damaged.message)
         return False
-    return found == state.digests[number]
 
 
 def _same(state: State, number: int, digest: Digest) -> None:

@@ -64,10 +64,6 @@ class Reconciler:
         self._earliest[command] = now + delay
         return delay
 
-    def failures(self, command: Command) -> int:
-        """How often in a row the command has failed."""
-        return self._failures.get(command, 0)
-
     async def aclose(self) -> None:
         """Cancel everything and wait for it."""
         for task in self.running.values():

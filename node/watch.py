@@ -153,6 +153,8 @@ def _rare(state: State, fact: Fact) -> str:
         case f.ForeignRunSeen():
             differ = f" (other: {', '.join(fact.sections)})" if fact.sections else ""
             return f"{fact.party} runs another agreement, {fact.run}{differ}: compare peers.toml and --epochs; waiting"
+        case f.ObjectLost():
+            return f"round {fact.round}: the own object is gone or damaged, and nobody has it: training again"
         case f.RepeatSeen():
             return f"{fact.party} signalled round {fact.round} twice, with equal content"
         case f.FaultFound():

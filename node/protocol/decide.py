@@ -130,6 +130,11 @@ def _trained(state: State, event: e.TrainingDone) -> list[Fact]:
     return [f.Trained(x.at, x.round, x.object, x.size, x.bundle, x.loss, x.seconds)]
 
 
+def _object_lost(state: State, event: e.OwnObjectLost) -> list[Fact]:
+    unseen = state.work.object is not None and not state.work.published and not _signed_already(state)
+    return [f.ObjectLost(event.at, event.round)] if event.round == state.round and unseen else []
+
+
 def _published(state: State, event: e.ObjectPublished) -> list[Fact]:
     stale = event.round != state.round or state.work.published
     return [] if stale else [f.Published(event.at, event.round, event.seconds)]
@@ -162,7 +167,7 @@ def _faulty(state: State, event: e.ObjectFaulty) -> list[Fact]:
 def _aggregated(state: State, event: e.AggregateDone) -> list[Fact]:
     if event.round != state.round:
         return []
-    return [f.Aggregated(event.at, event.round, event.digest, event.outliers, event.seconds)]
+    return [f.Aggregated(event.at, event.round, event.digest, event.outliers, event.seconds, event.momentum)]
 
 
 def _transcript_kept(state: State, event: e.TranscriptKept) -> list[Fact]:
@@ -184,6 +189,7 @@ _STEPS: dict[type, Callable[[State, Any], list[Fact]]] = {
     e.OwnSignalAbsent: _absent,
     e.OwnSignalFound: _adopt,
     e.TrainingDone: _trained,
+    e.OwnObjectLost: _object_lost,
     e.ObjectPublished: _published,
     e.SignalBuilt: _signed,
     e.SignalKept: _kept,

@@ -87,6 +87,14 @@ class TrainingDone:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnObjectLost:
+    """The trained object is neither on the own disk nor in the own bucket as it was: nobody has seen or signed it."""
+
+    at: float
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectPublished:
     at: float
     round: int
@@ -137,6 +145,7 @@ class AggregateDone:
     digest: Digest
     outliers: tuple[PartyName, ...]
     seconds: float
+    momentum: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,7 @@ Outcome = (
     | OwnSignalAbsent
     | OwnSignalFound
     | TrainingDone
+    | OwnObjectLost
     | ObjectPublished
     | SignalBuilt
     | SignalKept

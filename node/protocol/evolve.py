@@ -113,7 +113,8 @@ def _fetched(state: State, fact: f.Fetched) -> State:
 
 
 def _aggregated(state: State, fact: f.Aggregated) -> State:
-    return changed(state, digests=(*state.digests, fact.digest), round=fact.round + 1, work=Work(), overdue=None)
+    digests, momenta = (*state.digests, fact.digest), (*state.momenta, fact.momentum)
+    return changed(state, digests=digests, momenta=momenta, round=fact.round + 1, work=Work(), overdue=None)
 
 
 def _round_agreed(state: State, fact: f.RoundAgreed) -> State:
@@ -123,7 +124,7 @@ def _round_agreed(state: State, fact: f.RoundAgreed) -> State:
 
 
 def _prepared(state: State, fact: f.Prepared) -> State:
-    return _work(changed(state, digests=(fact.base,)), object=fact.object, size=fact.size)
+    return _work(changed(state, digests=(fact.base,), momenta=(None,)), object=fact.object, size=fact.size)
 
 
 _STEPS: dict[type, Callable[[State, Any], State]] = {
@@ -144,6 +145,7 @@ _STEPS: dict[type, Callable[[State, Any], State]] = {
     f.OwnBucketChecked: lambda s, x: changed(s, own_bucket_checked=True),
     f.SignalAdopted: _adopted,
     f.Trained: lambda s, x: _work(s, object=x.object, size=x.size),
+    f.ObjectLost: lambda s, x: _work(s, object=None, size=None),
     f.Published: lambda s, x: _work(s, published=True),
     f.SignalSigned: lambda s, x: _work(s, signal=x.signal),
     f.SignalStored: lambda s, x: _work(s, stored=True, ready_at=x.at),

@@ -146,6 +146,14 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectLost:
+    """The trained object is gone before anybody could see it: the round is trained again."""
+
+    at: float
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     at: float
     round: int
@@ -182,6 +190,8 @@ class Aggregated:
     digest: Digest
     outliers: tuple[PartyName, ...]
     seconds: float
+    momentum: Digest | None
+    """sha256 over the data of the momentum file; None without an outer momentum, and in journals of format 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +291,7 @@ Fact = (
     | OwnBucketChecked
     | SignalAdopted
     | Trained
+    | ObjectLost
     | Published
     | SignalSigned
     | SignalStored

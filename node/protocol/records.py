@@ -22,6 +22,10 @@ def to_record(fact: Fact) -> tuple[str, dict[str, object]]:
     return type(fact).__name__, {f.name: plain(getattr(fact, f.name)) for f in dataclasses.fields(fact)}
 
 
+_ADDED: dict[type, dict[str, object]] = {facts.Aggregated: {"momentum": None}}
+"""Fields that records of an older format lack, and what they are then."""
+
+
 def from_record(kind: str, body: Mapping[str, object]) -> Fact:
     """The fact of a record. Raises JournalError for an unknown kind or a body of another shape."""
     cls = _KINDS.get(kind)
@@ -89,9 +93,12 @@ def _decoder(hint: Any) -> Decoder:
 
 def _dataclass_decoder(cls: type) -> Decoder:
     hints = get_type_hints(cls)
+    added = _ADDED.get(cls, {})
     decoders = [(f.name, _bare(hints[f.name]), _decoder(hints[f.name])) for f in dataclasses.fields(cls)]
 
     def decode(value: Any) -> Any:
+        if added and len(_mapping(value)) < len(decoders):
+            value = {**added, **value}
         if len(_mapping(value)) != len(decoders):
             raise ValueError(f"{cls.__name__} has the fields {[d[0] for d in decoders]}, found {sorted(value)}")
         # Most values have the very type that is expected: they are spared a call.

@@ -112,6 +112,8 @@ class State:
     """The round the own node works on: 0..R + 1, and R + 2 once the last signals are final."""
     digests: tuple[Digest, ...] = ()
     """S_0 .. S_{round-1}."""
+    momenta: tuple[Digest | None, ...] = ()
+    """Of the momentum beside each of them; None where there is none, or the journal does not know it."""
     work: Work = field(default_factory=Work)
     own_bucket_checked: bool = False
     """Since this start the own bucket was seen to hold no signal that the journal lacks."""

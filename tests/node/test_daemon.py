@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from fednode.errors import (
     Denied,
     HeadError,
     HeadUnavailable,
+    Integrity,
     JournalError,
     PeerFault,
     StorageError,
@@ -155,6 +157,18 @@ def test_training_is_tried_three_times(root: Path) -> None:
     play(root, story)
 
 
+def test_outages_in_between_are_no_failed_trainings(root: Path) -> None:
+    async def story(parties: list[Party]) -> None:
+        anna = parties[0]
+        broken, away = TrainingError("out of memory"), Unavailable("no route")
+        anna.trainer.fail = [away, away, away, broken, away, broken, away]
+        check_run(parties, await run_all(parties))
+        assert [code for _, code in anna.notes.retries if code == "training"] == ["training"] * 2
+        assert anna.trainer.fail == []
+
+    play(root, story)
+
+
 def test_training_that_fails_three_times_ends_the_daemon_and_can_be_started_again(root: Path) -> None:
     async def story(parties: list[Party]) -> None:
         anna = parties[0]
@@ -165,6 +179,38 @@ def test_training_that_fails_three_times_ends_the_daemon_and_can_be_started_agai
         assert anna.trainer.fail == []
         states = [await anna.work(), *await asyncio.gather(*others)]
         check_run(parties, states)
+
+    play(root, story)
+
+
+def test_wrong_bytes_are_a_fault_after_three_times_whatever_comes_between(root: Path) -> None:
+    """Bert's bucket is down after every wrong answer."""
+
+    async def story(parties: list[Party]) -> None:
+        wrong: dict[Path, list[float]] = {}
+        asked = 0
+
+        async def get(key: str, target: Path, *, size: int, sha256: Digest) -> None:
+            nonlocal asked
+            asked += 1
+            if asked % 3:
+                raise Unavailable("no route")
+            wrong.setdefault(target.parent, []).append(asyncio.get_running_loop().time())
+            kept = target.with_suffix(".broken")
+            kept.write_bytes(bytes(size))
+            raise Integrity(f"{key}: other bytes", kind="digest", kept=str(kept))
+
+        parties[1].bucket.get = get  # type: ignore[method-assign]  # this bucket is the one that lies
+        working = [asyncio.ensure_future(party.work()) for party in parties]
+        for task in (working[0], working[2]):
+            with pytest.raises(PeerFault, match=r"bert broke the protocol in round 1 \(object-digest"):
+                await task
+        working[1].cancel()
+        await asyncio.gather(working[1], return_exceptions=True)
+        for times in wrong.values():
+            assert len(times) == 3
+            assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(times))
+        assert len(wrong) == 2
 
     play(root, story)
 

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from fednode.errors import JournalError
 from fednode.node.journal import SCHEMA, SqliteJournal, open_reader
+from fednode.node.protocol.facts import Aggregated
+from fednode.node.protocol.records import from_record
 
 FACTS: list[tuple[str, Mapping[str, object]]] = [
     ("Bound", {"at": 1.5, "binding": "ab", "nested": {"list": [1, None, "ä\u2028\U0001f600"]}}),
@@ -132,6 +134,27 @@ def test_a_newer_format_is_refused(path: Path) -> None:
     for opening in (SqliteJournal, open_reader):
         with pytest.raises(JournalError, match=f"format {SCHEMA + 1}, this fednode reads up to {SCHEMA}"):
             opening(path)
+
+
+def test_an_older_format_is_read_and_raised_by_its_writer(path: Path) -> None:
+    old = {"at": 1.0, "round": 1, "digest": "d" * 64, "outliers": [], "seconds": 0.5}
+    write(path)
+    with SqliteJournal(path) as journal:
+        journal.append([("Aggregated", old)])
+        journal._db.execute("PRAGMA user_version=1")
+    with open_reader(path) as reader:
+        (_, kind, body) = list(reader.read())[-1]
+        assert reader._db.execute("PRAGMA user_version").fetchone() == (1,)
+    fact = from_record(kind, body)
+    assert isinstance(fact, Aggregated)
+    assert (fact.digest, fact.momentum) == ("d" * 64, None)
+    with SqliteJournal(path) as journal:
+        assert journal._db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        assert list(journal.read())[-1][1:] == ("Aggregated", old)
+    with pytest.raises(JournalError, match="Trained"):
+        from_record("Trained", old)
+    with pytest.raises(JournalError, match="Aggregated"):
+        from_record("Aggregated", {**old, "momenta": None})
 
 
 def test_another_programs_database_is_refused_and_untouched(path: Path) -> None:

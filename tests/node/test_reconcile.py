@@ -91,9 +91,9 @@ async def test_delays_grow_to_a_bound_however_often_it_fails() -> None:
     delays = [bench.reconciler.ended(Train(1), task, failed=True, now=0.0) for _ in range(1200)]
     assert delays[:4] == [FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S, 8 * FIRST_DELAY_S]
     assert max(delays) == delays[-1] == LONGEST_DELAY_S
-    assert bench.reconciler.failures(Train(1)) == 1200
+    assert bench.reconciler._failures.get(Train(1), 0) == 1200
     bench.reconciler.update([], 0.0)
-    assert bench.reconciler.failures(Train(1)) == 0
+    assert bench.reconciler._failures.get(Train(1), 0) == 0
     await task
 
 
@@ -102,7 +102,7 @@ async def test_success_forgets_failures() -> None:
     task = asyncio.ensure_future(asyncio.sleep(0))
     bench.reconciler.ended(Train(1), task, failed=True, now=0.0)
     bench.reconciler.ended(Train(1), task, failed=False, now=0.0)
-    assert bench.reconciler.failures(Train(1)) == 0
+    assert bench.reconciler._failures.get(Train(1), 0) == 0
     await task
 
 

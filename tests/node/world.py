@@ -399,6 +399,9 @@ class VectorAggregator:
             raise TrainingError(f"{momentum} is missing")
         return sha256(state.read_bytes())
 
+    def momentum_digest(self, momentum: Path) -> Digest | None:
+        return sha256(momentum.read_bytes())
+
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
     ) -> None:
@@ -428,7 +431,7 @@ class VectorAggregator:
         data = json.dumps(s).encode()
         write_atomic(new_momentum, json.dumps(v).encode())
         write_atomic(new_state, data)
-        return AggregateResult(sha256(data), ())
+        return AggregateResult(sha256(data), (), self.momentum_digest(new_momentum))
 
 
 UNAVAILABLE = HeadUnavailable("the node is busy")

@@ -21,6 +21,7 @@ ACTS = 30
 """Faults of this kind in one world."""
 
 
+ROTS = ("state", "momentum", "objects")
 AT_STARTS = ("restore", "absence", "rot", "lost-folder")
 """Faults that come while the process is down."""
 
@@ -98,15 +99,14 @@ class Chaos:
         """Files that can be made again are gone, or one of them has a flipped bit."""
         world, files = self.world, party.disk.files
         lost, rot = self._now("lost-folder", 0.15), self._now("rot", 0.3)
-        work = party.fold().work if (lost or rot) and party.folder is None else None
-        if work is None or (work.object is not None and not work.published):
+        if party.folder is not None or not (lost or rot):
             return
         if lost:
             world.count("lost-folder")
             world.note(party.me, "the run's folder is lost")
             world.oracle.losses.add(party.me)
             files.clear()
-        elif names := [name for name in files if "/state/" in name or "/objects/" in name]:
+        elif names := [name for name in files if any(f"/{kind}/" in name for kind in ROTS)]:
             name = self.rng.choice(names)
             world.count("rot")
             world.note(party.me, f"rot in {name}")

@@ -330,6 +330,13 @@ class PathAggregator:
             raise TrainingError(f"{error} is missing") from None
 
     @_not_counted
+    def momentum_digest(self, momentum: Any) -> Digest | None:
+        try:
+            return self.process.world.setting.momentum_digest(momentum.read_bytes())
+        except FileNotFoundError as error:
+            raise TrainingError(f"{error} is missing") from None
+
+    @_not_counted
     def check(self, object_file: Any, *, run: Any, round_number: int, party: Any, phase: Any, base: Any) -> None:
         who = (run, round_number, party, phase, base)
         refused = self.process.world.setting.check(object_file.read_bytes(), who, exact=self._exact)

@@ -174,6 +174,14 @@ class Setting:
 
         return self.remembered(("digest", state, momentum), make, exact=False)
 
+    def momentum_digest(self, momentum: bytes) -> Digest | None:
+        def make() -> Digest | None:
+            path = self.folder / "read-speed"
+            path.write_bytes(momentum)
+            return self.aggregator.momentum_digest(path)
+
+        return self.remembered(("momentum", momentum), make, exact=False)
+
     def check(self, data: bytes, who: tuple[Any, ...], *, exact: bool) -> ObjectRefused | None:
         def make() -> ObjectRefused | None:
             path = self.folder / "checked"

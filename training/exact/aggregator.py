@@ -99,6 +99,16 @@ class ExactAggregator:
         with existing_state(state, self._schema) as file:
             return digest_of_state(file.fd, self._schema)
 
+    def momentum_digest(self, momentum: Path) -> Digest | None:
+        """sha256 over the data of a momentum file, as `aggregate` gave it; None without an outer momentum.
+
+        Raises TrainingError where the file is missing or not of this run.
+        """
+        if self._outer.kind == "none":
+            return None
+        with existing_state(momentum, self._schema) as file:
+            return digest_of_state(file.fd, self._schema)
+
     def check(
         self, object_file: Path, *, run: RunId, round_number: int, party: PartyName, phase: Phase, base: Digest
     ) -> None:
@@ -131,7 +141,7 @@ class ExactAggregator:
             ]
             norms = [square_norm(file, threads=self._threads, chunk=self._chunk) for file in opened]
             clips = clip_factors(norms) if self._settings.clip else [FULL] * len(norms)
-            digest = advance(
+            digest, momentum_digest = advance(
                 self._schema,
                 make_plan(self._settings.rule, clips, list(self._members.values())),
                 self._outer,
@@ -141,7 +151,7 @@ class ExactAggregator:
                 chunk=self._chunk,
             )
         outliers = tuple(party for party, clip in zip(self._members, clips, strict=True) if clip < OUTLIER)
-        return AggregateResult(digest, outliers)
+        return AggregateResult(digest, outliers, momentum_digest)
 
     def _phase(self, round_number: int) -> Phase:
         return phase_of(round_number, self._settings.phase_policy)

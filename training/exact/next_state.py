@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,11 @@ def advance(
     *,
     threads: int,
     chunk: int,
-) -> Digest:
-    """Write S_r and its momentum durably, the momentum first; returns the digest of S_r.
+) -> tuple[Digest, Digest | None]:
+    """Write S_r and its momentum durably, the momentum first; returns the digests of S_r and of the momentum.
 
-    Without an outer momentum the new momentum file holds no tensor. Raises TrainingError for damaged own files.
+    Without an outer momentum the new momentum file holds no tensor and has no digest. Raises TrainingError for damaged
+    own files.
     """
     with ExitStack() as stack:
         mover = _Mover(
@@ -59,7 +61,10 @@ def advance(
         layout = objects[0].layout
         in_threads(threads, objects[0].chunks(chunk), lambda ranges: mover.move(ranges, layout, chunk))
         mover.keep_others(schema, layout)
-        return digest_of_state(mover.new.fd, schema)
+        written = [file for file in (mover.new, mover.new_momentum) if file is not None]
+        with ThreadPoolExecutor(len(written)) as pool:
+            digests = list(pool.map(lambda file: digest_of_state(file.fd, schema), written))
+        return digests[0], digests[1] if len(digests) > 1 else None
 
 
 @dataclass(slots=True)

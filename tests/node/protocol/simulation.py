@@ -262,7 +262,7 @@ def _aggregate(site: Site, command: Any) -> e.Event:
     state = site.node.state
     signals = state.transcript.signals(command.round)
     digest = h("S", command.round, state.base, [signals[p].object for p in state.rules.parties])
-    return e.AggregateDone(site.node.now, command.round, digest, (), 0.1)
+    return e.AggregateDone(site.node.now, command.round, digest, (), 0.1, h("V", digest))
 
 
 _EFFECTS: dict[type, Callable[[Site, Any], e.Event | None]] = {

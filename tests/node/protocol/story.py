@@ -211,7 +211,7 @@ def _built(node: Node, command: Any) -> e.Event:
 
 
 def _aggregated(node: Node, command: Any) -> e.Event:
-    return e.AggregateDone(node.now, command.round, h("S", command.round), (), 0.1)
+    return e.AggregateDone(node.now, command.round, h("S", command.round), (), 0.1, h("V", command.round))
 
 
 OUTCOMES: dict[type, Callable[[Node, Any], e.Event]] = {

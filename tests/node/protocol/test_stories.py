@@ -125,7 +125,7 @@ def test_an_outcome_of_the_past_is_no_news(again: str) -> None:
     events: dict[str, e.Event] = {
         "train": e.TrainingDone(node.now, 1, h("x"), SIZE, h("y"), 0.0, 0.0),
         "sign": e.SignalBuilt(node.now, 1, signal_bytes(tx)),
-        "aggregate": e.AggregateDone(node.now, 1, h("x"), (), 0.0),
+        "aggregate": e.AggregateDone(node.now, 1, h("x"), (), 0.0, None),
         "publish": e.ObjectPublished(node.now, 1, 0.0),
         "fetch": e.ObjectFetched(node.now, 1, BERT, 0.0),
         "prepare": e.AgreementPrepared(node.now, h("x"), 3, h("x")),
