@@ -83,7 +83,7 @@ class CredentialsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._known: Credentials | None = None
 
     def read(self) -> Credentials:
@@ -156,13 +156,13 @@ def _of_table(path: Path, text: str) -> Credentials:
     return Credentials(path, not_after.timestamp() if not_after else None, **texts)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Changes when the file is replaced, written or changes its mode."""
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Changes when the file is replaced, written or changes its mode; also with the times of the one before."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise _unreadable(path, error) from None
-    return status.st_ino, status.st_mtime_ns, status.st_mode
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_mode
 
 
 def _shown(when: float) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
-from fednode.storage.credentials import Credentials, CredentialsFile
+from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.rclone_errors import NoFolder, explained_messages
@@ -41,7 +41,7 @@ class RcloneWire:
     """`Wire` over rclone. Each call reads the credentials anew."""
 
     def __init__(
-        self, settings: RcloneSettings, credentials: CredentialsFile, *, remote: RemoteOf = storj_remote
+        self, settings: RcloneSettings, credentials: CredentialsSource, *, remote: RemoteOf = storj_remote
     ) -> None:
         """ConfigError where rclone is not installed, or the bucket's name is none."""
         check_bucket_name(settings.bucket)

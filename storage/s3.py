@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from fednode.errors import ConfigError, NotFound, StorageError
-from fednode.storage.credentials import Credentials, CredentialsFile
+from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import explained_answer
@@ -50,7 +50,7 @@ class _Listing(Protocol):
 class S3Wire:
     """`Wire` over S3. The client is made anew when the credentials file is replaced."""
 
-    def __init__(self, settings: S3Settings, credentials: CredentialsFile) -> None:
+    def __init__(self, settings: S3Settings, credentials: CredentialsSource) -> None:
         """ConfigError for an endpoint that cannot do, or a CA file that cannot be read."""
         check_bucket_name(settings.bucket)
         self._settings = settings
