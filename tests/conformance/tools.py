@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.storj.loopback.cached import cache, cached
+
+__all__ = ["HERE", "SECONDS", "cache", "cached", "need", "run", "succeed"]
+
 HERE = Path(__file__).parent
 SECONDS = 600
-
-
-def cache() -> Path:
-    """$XDG_CACHE_HOME/fednode-tests, or ~/.cache/fednode-tests."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(root) / "fednode-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def cached(name: str, sources: list[Path], make: Callable[[Path], None]) -> Path:
-    """The folder that `make` filled for these sources. It is made under another name, so it is whole or absent."""
-    state = hashlib.sha256()
-    for source in sorted(sources):
-        state.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    folder = cache() / f"{name}-{state.hexdigest()[:20]}"
-    if not folder.is_dir():
-        made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache()))
-        try:
-            make(made)
-            made.rename(folder)
-        except OSError:
-            # Another run of the tests was first.
-            if not folder.is_dir():
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder
 
 
 def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
