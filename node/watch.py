@@ -109,8 +109,7 @@ def describe(state: State, fact: Fact) -> str:
         case f.DepositSigned():
             return f"deposit {fact.deposit.id[:16]}… signed"
         case f.DepositChanged():
-            who = fact.party or "somebody"
-            return f"deposit of {who}: {fact.stage}, {fact.lovelace / 1e6:.6g} ADA {fact.reason}".rstrip()
+            return _deposit_changed(state, fact)
         case f.Prepared():
             return f"S_0 {fact.base[:16]}…, agreement and schema {fact.object[:16]}…"
         case f.SignalAdopted():
@@ -128,6 +127,15 @@ def describe(state: State, fact: Fact) -> str:
             return f"round {fact.round}/{rules.rounds}: S_{fact.round} = {fact.digest[:16]}…{outliers}"
         case _:
             return _rare(state, fact)
+
+
+def _deposit_changed(state: State, fact: f.DepositChanged) -> str:
+    known = state.head.deposits[fact.deposit]
+    text = f"deposit of {known.party or 'somebody'}: {fact.stage}, {known.lovelace / 1e6:.6g} ADA {fact.reason}"
+    on_chain = known.lovelace > 0  # what was signed and never confirmed was never paid
+    if fact.stage == "failed" and known.party == state.rules.me and on_chain:
+        text = f"{text}; get it back with `fednode deposit recover {fact.deposit}`"
+    return text.rstrip()
 
 
 def _head_changed(fact: f.HeadChanged) -> str:

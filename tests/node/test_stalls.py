@@ -158,3 +158,17 @@ def test_a_stranger_is_counted() -> None:
     core.take(r.SnapshotConfirmed(5.0, 1, (stranger, stranger)))
     assert core.state.faults == ()
     assert core.status()["unlabelled_transactions"] == 2
+
+
+def test_an_own_deposit_that_expired_says_how_to_get_it_back() -> None:
+    core = Core("open")
+    core.take(
+        r.DepositRecorded(5.0, TxId("d1"), ANNA, Lovelace(5_000_000)),
+        r.DepositRecorded(6.0, TxId("d2"), BERT, Lovelace(5_000_000)),
+        r.DepositFailed(7.0, TxId("d1"), "it expired before the head took it in"),
+        r.DepositFailed(8.0, TxId("d2"), "it expired before the head took it in"),
+    )
+    own, peers = core.said().splitlines()[-2:]
+    why = "failed, 5 ADA it expired before the head took it in"
+    assert own.endswith(f"deposit of anna: {why}; get it back with `fednode deposit recover d1`")
+    assert peers.endswith(f"deposit of bert: {why}")

@@ -112,6 +112,7 @@ def _many(options: argparse.Namespace) -> int:
     faults: Counter[str] = Counter()
     failed: list[int] = []
     done = steps = 0
+    interrupted = False
     try:
         for line in _lines(workers):
             told = json.loads(line)
@@ -127,6 +128,8 @@ def _many(options: argparse.Namespace) -> int:
             _say(
                 f"{done} of {options.seeds} seeds, {seconds:.0f} s, {done / seconds:.0f} seeds/s, {len(failed)} failed"
             )
+    except KeyboardInterrupt:
+        interrupted = True  # what was done until now is told
     finally:
         for worker in workers:
             worker.terminate()  # it removes its files then
@@ -137,6 +140,8 @@ def _many(options: argparse.Namespace) -> int:
     for kind, count in sorted(faults.items()):
         _say(f"  {kind:24} {count:>12}")
     _say(f"{len(failed)} seeds failed{': ' + ', '.join(map(str, failed)) if failed else ''}")
+    if interrupted:
+        return 130
     return 1 if failed or done < options.seeds else 0
 
 
