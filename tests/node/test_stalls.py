@@ -163,8 +163,8 @@ def test_a_stranger_is_counted() -> None:
 def test_an_own_deposit_that_expired_says_how_to_get_it_back() -> None:
     core = Core("open")
     core.take(
-        r.DepositRecorded(5.0, TxId("d1"), ANNA, Lovelace(5_000_000)),
-        r.DepositRecorded(6.0, TxId("d2"), BERT, Lovelace(5_000_000)),
+        r.DepositRecorded(5.0, TxId("d1"), ANNA, Lovelace(5_000_000), 50.0),
+        r.DepositRecorded(6.0, TxId("d2"), BERT, Lovelace(5_000_000), 50.0),
         r.DepositFailed(7.0, TxId("d1"), "it expired before the head took it in"),
         r.DepositFailed(8.0, TxId("d2"), "it expired before the head took it in"),
     )
