@@ -83,7 +83,7 @@ class Project:
                 item = self._library.uplink_object_iterator_item(listing)
                 try:
                     seen = ObjectStruct.from_address(item)
-                    key, size, whole = seen.key.decode(), seen.content_length, not seen.is_prefix
+                    key, size, whole = seen.key.decode(errors="replace"), seen.content_length, not seen.is_prefix
                 finally:
                     self._library.uplink_free_object(item)
                 if whole:

@@ -101,12 +101,16 @@ class WorkerProcess:
 
     async def kill(self) -> None:
         """End it now, whatever it does; returns when it is gone."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        self._signal()
         await self._process.wait()
         await asyncio.gather(*self._tasks)
         self._requests.close()
+
+    def _signal(self) -> None:
+        # Not by asyncio's own kill: that may reap the process before asyncio does, which loses its exit status.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def _greet(self, library: Path) -> None:
         self._tasks.append(asyncio.create_task(self._keep_tail()))
@@ -150,8 +154,7 @@ class WorkerProcess:
                     heard(message)
         except BrokenFrameError:
             _log.warning("something else than a message came from the uplink worker: it is killed")
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        self._signal()
         await self._process.wait()
         for future, _ in self._pending.values():
             if not future.done():

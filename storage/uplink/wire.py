@@ -55,6 +55,8 @@ class UplinkWire:
                 progress(int(message["moved"]), size)
 
         await self._call(f"upload of {key}", request, heard, source)
+        if progress is not None:
+            progress(size, size)
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
         """At most `limit` bytes into the existing file `target`."""
@@ -64,7 +66,9 @@ class UplinkWire:
             if progress is not None:
                 progress(int(message["moved"]), limit)
 
-        await self._call(f"download of {key}", request, heard, target)
+        moved = int((await self._call(f"download of {key}", request, heard, target))["size"])
+        if progress is not None:
+            progress(moved, moved)
 
     async def list(self, prefix: str) -> AsyncIterator[Entry]:
         """All of it is asked for before the first entry: half a listing is none."""

@@ -29,7 +29,8 @@ THREADS: Final = 32
 """Most calls at a time; further ones wait for a thread."""
 _IDLE_PROJECTS: Final = 8
 """Kept open for the next call with the same grant: it saves a handshake with the satellite."""
-_PAGE: Final = 200
+_PAGE: Final = 64
+"""Entries of a listing in one message: keys of the longest kind still fit."""
 _TELL_EVERY_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
 _FAULTS: Final = (0x02, 0x03, 0x04)
@@ -163,7 +164,8 @@ class Worker:
                     project.upload(bucket, key, source, message["size"], self._moved(message, call))
             case "download":
                 with _opened(message["target"], os.O_WRONLY | os.O_TRUNC) as target:
-                    project.download(bucket, key, target, message["limit"], self._moved(message, call))
+                    moved = project.download(bucket, key, target, message["limit"], self._moved(message, call))
+                return {"size": moved}
             case "ensure_bucket":
                 project.ensure_bucket(bucket)
             case "revoke":
