@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .loopback import client
+from .loopback import client, services
 from .loopback.files import Description, Gateway, Project, load
+from .loopback.processes import end
 from .loopback.programs import find, missing
-from .loopback.services import environment
 
 __all__ = ["Gateway", "Network", "Project", "missing", "storj_network"]
 
@@ -83,10 +84,25 @@ class Network:
         home.mkdir(mode=0o700, exist_ok=True)
         access = self.projects[project].grant if grant is None else grant
         return subprocess.run(
-            [str(find().uplink), words[0], "--interactive=false", "--analytics=false", *words[1:]],
-            env=environment(home, UPLINK_ACCESS=access), stdin=subprocess.DEVNULL,
+            [str(self.program), words[0], "--interactive=false", "--analytics=false", *words[1:]],
+            env=services.environment(home, UPLINK_ACCESS=access), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=_SECONDS,
         )  # fmt: skip
+
+    @property
+    def program(self) -> Path:
+        """Storj's own command-line program, for those who call it themselves."""
+        return find().uplink
+
+    @contextmanager
+    def gateway_before(self, grant: str) -> Iterator[Gateway]:
+        """Another S3 gateway, whose users may do what `grant` allows. Raises CannotRun where the grant has expired."""
+        home = Path(tempfile.mkdtemp(prefix="gateway-", dir=self.folder))
+        process, keys = services.gateway(find(), home / "data", home / "log", grant)
+        try:
+            yield keys
+        finally:
+            end(process, signal.SIGTERM, _SECONDS)
 
     def make_bucket(self, name: str, project: int = 0) -> str:
         """A new bucket of a project (100 at most); its name."""

@@ -21,7 +21,7 @@ from obstore.store import S3Store
 from .loopback import client, processes, programs
 from .loopback.cached import cache
 from .loopback.files import NAME, Description, Process, load
-from .network import Network, missing, storj_network
+from .network import Gateway, Network, missing, storj_network
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(missing() != "", reason=f"no real Storj network: {missing()}")]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "storj-devnet.py"
@@ -43,8 +43,7 @@ def gone(network: Description) -> bool:
     return all(processes.wait(each, 30) for each in network.processes.values()) and not Path(network.runtime).exists()
 
 
-def bucket_of(network: Network, name: str, secret: str | None = None) -> S3Store:
-    gateway = network.gateway
+def bucket_of(gateway: Gateway, name: str, secret: str | None = None) -> S3Store:
     return S3Store(
         name, endpoint=gateway.endpoint, region=gateway.region, access_key_id=gateway.access_key,
         secret_access_key=gateway.secret_key if secret is None else secret, virtual_hosted_style_request=False,
@@ -126,14 +125,26 @@ def test_the_vendors_program_puts_and_gets(storj: Network, source: Path, tmp_pat
 
 
 def test_the_gateway_speaks_s3_and_shows_native_objects(storj: Network, source: Path, tmp_path: Path) -> None:
-    store = bucket_of(storj, storj.make_bucket("gateway"))
+    store = bucket_of(storj.gateway, storj.make_bucket("gateway"))
     obstore.put(store, "b/two", BODY)
     assert bytes(obstore.get(store, "b/two").bytes()) == BODY
     native = storj.uplink("cp", "sj://gateway/b/two", str(tmp_path / "copy"))
     assert native.returncode == 0, native.stderr
     assert (tmp_path / "copy").read_bytes() == BODY
     with pytest.raises(PermissionDeniedError):
-        obstore.head(bucket_of(storj, "gateway", secret="0" * 64), "b/two")
+        obstore.head(bucket_of(storj.gateway, "gateway", secret="0" * 64), "b/two")
+
+
+def test_a_gateway_before_a_read_only_grant_refuses_to_write(storj: Network, source: Path) -> None:
+    bucket = storj.make_bucket("readonly")
+    assert storj.uplink("cp", str(source), f"sj://{bucket}/p/x").returncode == 0
+    made = storj.uplink("access", "restrict", "--access", storj.grant, "--readonly", "--prefix", f"sj://{bucket}/p/")
+    with storj.gateway_before(made.stdout.split()[-1]) as gateway:
+        store = bucket_of(gateway, bucket)
+        assert bytes(obstore.get(store, "p/x").bytes()) == BODY
+        for act in (lambda: obstore.put(store, "p/y", b"y"), lambda: obstore.get(store, "q/x")):
+            with pytest.raises(PermissionDeniedError):
+                act()
 
 
 def test_a_revoked_grant_is_refused_at_once(storj: Network, source: Path) -> None:
@@ -151,7 +162,7 @@ def test_a_revoked_grant_is_refused_at_once(storj: Network, source: Path) -> Non
 
 def test_a_frozen_satellite_answers_nothing_until_it_is_thawed(storj: Network) -> None:
     bucket = storj.make_bucket("frozen")
-    store = bucket_of(storj, bucket)
+    store = bucket_of(storj.gateway, bucket)
     obstore.put(store, "x", b"x")
     planet = storj.described.processes["planet"]
     with storj.frozen():

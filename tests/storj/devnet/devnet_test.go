@@ -3,6 +3,9 @@
 // It is a Go test because testplanet can only run inside one; `go test -c` makes an ordinary program of it. It is told by
 // its environment where to write (DEVNET_OUT) and where to listen for commands (DEVNET_CONTROL), and ends when its
 // standard input closes, on SIGTERM or on SIGINT.
+//
+// The module is a test tool of its own: it requires storj.io/storj, which is under the AGPL, and nothing of fednode is
+// linked with it.
 package devnet
 
 import (

@@ -16,6 +16,7 @@ from .cached import cached, place
 MODULE: Final = Path(__file__).parents[1] / "devnet"
 BUILD: Final = "scripts/storj-devnet build"
 _NAME: Final = "storj"
+_MEND: Final = "it takes Go 1.25.10 or newer (https://go.dev/dl/) and a module proxy"
 _FLAGS: Final = ("-mod=readonly", "-tags=noquic", "-gcflags=all=-dwarf=false", "-ldflags=-s -w")
 # No -trimpath: testplanet looks for files beside its own source. noquic: no UDP socket on all interfaces.
 _COMMANDS: Final = {
@@ -74,7 +75,7 @@ def _make(folder: Path) -> None:
         command = ["go", verb, *_FLAGS, "-o", str(folder / name), *rest]
         done = subprocess.run(command, cwd=MODULE, env=os.environ | {"CGO_ENABLED": "1"}, stdin=subprocess.DEVNULL)
         if done.returncode:
-            raise CannotRun(f"{name} could not be built: go ended with status {done.returncode} (its words are above)")
+            raise CannotRun(f"{name} was not built, go ended with status {done.returncode} (see above); {_MEND}")
 
 
 def _sources() -> list[Path]:
@@ -82,12 +83,11 @@ def _sources() -> list[Path]:
 
 
 def _go_version() -> str:
-    mend = "install Go 1.25.10 or newer from https://go.dev/dl/"
     if shutil.which("go") is None:
-        raise CannotRun(f"Go is not on PATH; {mend}")
+        raise CannotRun(f"Go is not on PATH; {_MEND}")
     done = subprocess.run(["go", "version"], cwd=MODULE, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise CannotRun(f"Go does not take the module of the Storj network ({done.stderr.strip()[:200]}); {mend}")
+        raise CannotRun(f"Go does not take the module of the Storj network ({done.stderr.strip()[:200]}); {_MEND}")
     return done.stdout.strip()
 
 

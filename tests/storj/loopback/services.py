@@ -76,9 +76,8 @@ def control(runtime: Path) -> Path:
     return runtime / "planet" / "control"
 
 
-def gateway(programs: Programs, runtime: Path, log: Path, project: Project) -> tuple[subprocess.Popen[bytes], Gateway]:
-    """The S3 gateway before a project, on a spare port of 127.0.0.1. Another try where someone else took the port."""
-    home = runtime / "gateway"
+def gateway(programs: Programs, home: Path, log: Path, grant: str) -> tuple[subprocess.Popen[bytes], Gateway]:
+    """The S3 gateway before a grant, on a spare port of 127.0.0.1. Another try where someone else took the port."""
     home.mkdir(mode=0o700)
     for _ in range(_TRIES):
         port = _spare_port()
@@ -89,7 +88,7 @@ def gateway(programs: Programs, runtime: Path, log: Path, project: Project) -> t
             "--metrics.event-addr=", "--tracing.enabled=false", "--server.address", f"127.0.0.1:{port}",
         ]  # fmt: skip
         process = child(command, home, log, environment(
-            home, STORJ_ACCESS=project.grant,
+            home, STORJ_ACCESS=grant,
             STORJ_MINIO_ACCESS_KEY=keys.access_key, STORJ_MINIO_SECRET_KEY=keys.secret_key,
         ))  # fmt: skip
         if until(partial(_answers, port), process, _SECONDS):

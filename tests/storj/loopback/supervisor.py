@@ -71,7 +71,7 @@ def _start(folder: Path, undo: ExitStack, *, with_gateway: bool) -> Description:
     own("planet", satellite, signal.SIGTERM)
     keys = None
     if with_gateway:
-        front, keys = gateway(programs, runtime, logs / "gateway.log", projects[0])
+        front, keys = gateway(programs, runtime / "gateway", logs / "gateway.log", projects[0].grant)
         own("gateway", front, signal.SIGTERM)
     return Description(address, nodes, projects, keys, processes, str(runtime), str(control(runtime)))
 
