@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -155,6 +156,44 @@ async def test_snapshots_confirmed_while_connecting_fetch_the_history() -> None:
             assert numbers(await collect(found, is_synced)) == [114, 115]
         await head.aclose()
     assert [query["history"] for query in server.queries] == ["no", "yes"]
+
+
+async def test_no_ping_before_greetings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that replays answers none: a client that insists on pongs would never get to the end."""
+    monkeypatch.setattr(client_module, "_PING_EVERY", 0.01)
+    node = funded()
+    pinged: list[bool] = []
+    first_ping = asyncio.Event()
+    plain = ClientConnection.ping
+
+    async def ping(connection: ClientConnection, *data: Any) -> Any:
+        pinged.append(server.replayed)
+        first_ping.set()
+        return await plain(connection, *data)
+
+    class Slow(FakeServer):
+        replayed = False
+
+        async def session(self, connection: ServerConnection) -> None:
+            for frame in node.history():
+                await connection.send(frame)
+                await asyncio.sleep(0.05)  # five times the interval of the pings
+            self.replayed = True
+            await super().session(connection)
+
+    monkeypatch.setattr(ClientConnection, "ping", ping)
+    server = Slow(node, lambda _: [node.greetings()])
+    async with serving(server):
+        head = HydraHead(model.settings(server.url))
+        async with aclosing(head.reports(0)) as found:
+            assert numbers(await collect(found, is_synced)) == [1, 2, 3]
+            reading = asyncio.create_task(anext(found))
+            await first_ping.wait()
+            reading.cancel()
+            await asyncio.wait([reading])
+        await head.aclose()
+    assert all(pinged)
+    assert len(server.queries) == 1
 
 
 async def test_unreachable_then_there() -> None:
