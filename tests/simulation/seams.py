@@ -23,10 +23,12 @@ import fednode.node.effects
 import fednode.node.evidence
 import fednode.node.runfolder
 import fednode.training.exact.aggregate
+import fednode.training.exact.next_state
 import fednode.training.exact.writer
 from fednode import durable
 from fednode.hydra.head import HydraHead
 from fednode.hydra.judge import Judge
+from fednode.hydra.messages import SnapshotConfirmed
 from fednode.hydra.signals import build_signal
 from fednode.types import SignalContent, SignedTx, Transaction
 
@@ -140,6 +142,12 @@ def _dial(*_: object, history: bool, **__: object) -> Any:
     return Socket(PROCESS.get(), history)
 
 
+def _snapshot_number(received: Any) -> int | None:
+    message = received.message
+    plain = isinstance(message, SnapshotConfirmed) and not message.snapshot.to_commit
+    return message.snapshot.number if plain else None
+
+
 class _Inline:
     """A thread pool of no threads: most worlds need none."""
 
@@ -186,9 +194,11 @@ _SEAMS: tuple[tuple[Any, str, Any], ...] = (
     (fednode.hydra.head, "build_signal", _build_signal),
     (fednode.hydra.session, "Judge", judge_of),
     (fednode.hydra.session, "decode", lambda frame: frame),
+    (fednode.hydra.session, "snapshot_number", _snapshot_number),
     (fednode.hydra.session, "parse", parsed),
     (fednode.hydra.sender, "parse", parsed),
     (fednode.training.exact.aggregate, "ThreadPoolExecutor", _pool),
+    (fednode.training.exact.next_state, "ThreadPoolExecutor", _pool),
     (fednode.training.exact.writer, "ThreadPoolExecutor", _pool),
 )
 
