@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.tools import succeed
+
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(__file__).parent / "validator"
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
@@ -54,7 +56,7 @@ def validator() -> Validator:
         # A module graph other than the committed one is an error; two cores are enough.
         command = [go, "build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-p", "2", "-o", fresh, "."]
         built = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, timeout=170)
-        assert built.returncode == 0, f"the compose validator does not build:\n{built.stderr}"
+        succeed(built, "compose-go")
         fresh.replace(program)
     return Validator(program)
 
