@@ -12,6 +12,16 @@ from tests.storj.network import Network, missing, storj_network
 from .services import Service, moto, rclone_s3
 from .stores import Makers
 
+SLOW = ("rclone-folder", "s3-gateway", "rclone-storj", "uplink-storj")
+HEART = {
+    "test_what_is_put_comes_back[*]",
+    "test_sizes[*-0]",
+    "test_other_bytes_are_a_conflict_and_stay[*-first_other]",
+    "test_wrong_size_keeps_at_most_one_byte_more[*-7-size-8]",
+    "test_an_interrupted_put_is_whole_or_not_there[*-0.1]",
+    "test_delete[*]",
+}
+
 
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[Service]:
@@ -45,3 +55,12 @@ def gateway(storj: Network) -> Service:
 @pytest.fixture
 def makers(request: pytest.FixtureRequest, tmp_path: Path) -> Makers:
     return Makers(request, tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stores that take long for every call run the heart of the contract always, all of it with `-m long`."""
+    for item in items:
+        name, _, case = item.name.partition("[")
+        store = next((store for store in SLOW if store in case), None)
+        if item.path.name == "test_contract.py" and store and f"{name}[{case}".replace(store, "*") not in HEART:
+            item.add_marker(pytest.mark.long)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fednode.errors import ConfigError
 from fednode.node.ports import Bucket
 from fednode.storage.credentials import CredentialsFile, credentials_text
 from fednode.storage.local import LocalBucket
@@ -18,6 +19,7 @@ from fednode.storage.rclone import RcloneWire
 from fednode.storage.remote import RemoteBucket
 from fednode.storage.retry import Deadlines
 from fednode.storage.settings import BucketSettings, RcloneSettings, S3Settings, UplinkSettings, open_bucket
+from fednode.storage.uplink.library import find_library
 
 from .services import Service
 
@@ -128,10 +130,20 @@ def _rclone(makers: Makers) -> Box:
     return Box(rclone_in_folder(makers, folder.parent), new_base(), _write_all(folder), leaves_partial=True)
 
 
+def needs_library() -> None:
+    """Skip, and say why, where the native library is not built."""
+    try:
+        find_library(None)
+    except ConfigError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+
+
 def _storj(settings_of: Callable[[str, Path], BucketSettings]) -> Callable[[Makers], Box]:
     """Natively, on the loopback network; seeded through the gateway before the same bucket."""
 
     def made(makers: Makers) -> Box:
+        if settings_of is UplinkSettings:
+            needs_library()
         gateway = makers.service("gateway")
         grant = makers.request.getfixturevalue("storj").grant
         file = makers.secret_file(credentials_text({"grant": grant}, None))

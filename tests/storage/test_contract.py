@@ -80,7 +80,16 @@ async def comes_back(box: Box, folder: Path, size: int) -> None:
     assert not size or (size, size) in seen
 
 
-@pytest.mark.parametrize("other", [b"", DATA[:-1], DATA + b"x", b"\xff" + DATA[1:], DATA[:-1] + b"\x00"])
+OTHERS = {
+    "empty": b"",
+    "shorter": DATA[:-1],
+    "longer": DATA + b"x",
+    "first_other": b"\xff" + DATA[1:],
+    "last_other": DATA[:-1] + b"\x00",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 async def test_other_bytes_are_a_conflict_and_stay(box: Box, tmp_path: Path, source: Path, other: bytes) -> None:
     await box.bucket.put(box.key, file_of(tmp_path / "first", other))
     with pytest.raises(Conflict, match=r"signal\.cbor"):

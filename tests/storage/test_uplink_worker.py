@@ -239,7 +239,7 @@ async def test_no_secret_where_others_can_see_it(
     worker = Path(f"/proc/{pid_of(store)}")
     shown += (worker / "cmdline").read_text() + (worker / "environ").read_text()
     os.kill(pid_of(store), signal.SIGKILL)
-    with pytest.raises(NotFound):
+    with pytest.raises(Unavailable):
         await store.stat("x")
     assert "1NfEFS" not in shown + caplog.text
 
