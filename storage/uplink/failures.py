@@ -101,7 +101,7 @@ def _of_code(code: int, text: str, what: str, credentials: Credentials | None) -
             return QuotaExceeded(f"{what}: {_QUOTA[code]}", hint="raise it in the console of the bucket's owner")
         case Code.INTERNAL if "api key" in text.lower():
             return KeyFileError(f"{what}: {text}", hint="copy the whole API key from the satellite's console")
-        case Code.INTERNAL if "node url" in text.lower():
+        case Code.INTERNAL if "nodeurl" in text.lower().replace(" ", ""):
             return ConfigError(f"{what}: {text}", hint="expected a satellite as NODE_ID@HOST:PORT")
         case Code.INTERNAL | Code.CANCELED | Code.INVALID_HANDLE:
             hint = "look at the network: Storj needs port 7777 of the satellite and the ports of the storage nodes"

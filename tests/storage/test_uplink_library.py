@@ -51,7 +51,7 @@ def test_one_message_where_it_is_missing(data: Path, tmp_path: Path) -> None:
     assert str(data / "fednode" / "libuplink") in caught.value.message
     assert "scripts/build-libuplink" in caught.value.hint
     with pytest.raises(ConfigError) as again:
-        StorjSharer()
+        StorjSharer(None)
     assert (again.value.message, again.value.hint) == (caught.value.message, caught.value.hint)
     with pytest.raises(ConfigError, match=r"other\.so .*fednode\.toml"):
         open_bucket(UplinkSettings("bucket", tmp_path / "grant", tmp_path / "other.so"))

@@ -140,8 +140,9 @@ async def test_a_wrong_key_or_address_says_so(site: Site) -> None:
     with pytest.raises(Exception, match="api key"):
         await site.sharer.request_access(site.network.satellite, project.api_key[:-5], project.passphrase)
     for address in ("127.0.0.1:1", "x@127.0.0.1:1"):
-        with pytest.raises(ConfigError, match="NODE_ID") as caught:
+        with pytest.raises(ConfigError, match="(?i)node ?id") as caught:
             await site.sharer.request_access(address, project.api_key, project.passphrase)
+        assert "NODE_ID@HOST:PORT" in caught.value.hint
 
 
 async def refused(site: Site, by: UplinkWire, key: str = "x", *, write: bool = True) -> None:
