@@ -11,7 +11,7 @@ from typing import Final
 
 from fednode import reports
 from fednode.errors import HeadError
-from fednode.hydra import messages
+from fednode.hydra import advice, messages
 from fednode.hydra.cbor import CborError
 from fednode.hydra.judge import Judge
 from fednode.hydra.payout import payout
@@ -105,20 +105,12 @@ class Session:
                 return self._open(message, now)
             case messages.NodeSynced(in_sync=in_sync):
                 return self._sync_state(in_sync, now) if self.greeted else []
-            case messages.Refusal():
-                level = logging.WARNING if message.tag == "InvalidInput" else logging.INFO
-                _LOG.log(level, "hydra-node: %s %s: %s", message.tag, message.command, message.reason)
+            case messages.Refusal() | messages.IgnoredHeadInitializing():
+                advice.note(message)
                 return []
-            case messages.IgnoredHeadInitializing():
-                _LOG.warning("hydra-node ignores head %s: its parties or periods are not the node's", message.head_id)
-                return []
-            case messages.NetworkVersionMismatch(ours=ours, theirs=theirs):
+            case messages.NetworkVersionMismatch() | messages.NetworkClusterIDMismatch():
                 if self.greeted:
-                    _LOG.warning("a peer's hydra-node speaks network protocol %s, the own one %d", theirs, ours)
-                return []
-            case messages.NetworkClusterIDMismatch(ours=known, theirs=other):
-                if self.greeted:
-                    _LOG.warning("a peer's hydra-node was started with other peers: %s; own: %s", other, known)
+                    advice.note(message)
                 return []
             case messages.Unknown():
                 return []

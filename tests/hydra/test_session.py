@@ -331,6 +331,22 @@ def test_node_sync_state_and_advice() -> None:
     assert not session.in_sync
 
 
+@pytest.mark.parametrize(
+    ("reason", "level"), [("NotEnoughFuel", "WARNING"), ("NoFuelUTXOFound", "WARNING"), ("FailedToPostTx", "INFO")]
+)
+def test_a_node_without_fuel_is_told_from_one_that_lost_a_race(
+    reason: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, _ = connected(funded())
+    message = {"tag": "PostTxOnChainFailed", "postChainTx": {"tag": "CloseTx"}, "postTxError": {"tag": reason}}
+    with caplog.at_level("INFO", "fednode.head"):
+        assert feed(session, [json.dumps(message)]) == []
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert ("fuel address" in record.message) is (level == "WARNING")
+    assert "CloseTx" in record.message
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_reconnects_keep_order_and_view(data: st.DataObject) -> None:

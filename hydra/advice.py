@@ -1,0 +1,34 @@
+"""What a node says that changes nothing here, in the words of the log: for the person who has to mend it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, TypeAlias
+
+from fednode.hydra import messages
+
+_LOG = logging.getLogger("fednode.head")
+_NO_FUEL: Final = frozenset({"NotEnoughFuel", "NoFuelUTXOFound"})
+Advice: TypeAlias = (
+    messages.Refusal
+    | messages.IgnoredHeadInitializing
+    | messages.NetworkVersionMismatch
+    | messages.NetworkClusterIDMismatch
+)
+
+
+def note(message: Advice) -> None:
+    """Log it. A refusal is mostly a lost race, and then no harm."""
+    match message:
+        case messages.Refusal(command=command, reason=reason) if reason in _NO_FUEL:
+            # Nothing else ever says so: a node does not show its balance.
+            _LOG.warning("hydra-node cannot pay for %s on layer 1 (%s): pay ADA to its fuel address", command, reason)
+        case messages.Refusal(tag=tag, command=command, reason=reason):
+            level = logging.WARNING if tag == "InvalidInput" else logging.INFO
+            _LOG.log(level, "hydra-node: %s %s: %s", tag, command, reason)
+        case messages.IgnoredHeadInitializing():
+            _LOG.warning("hydra-node ignores head %s: its parties or periods are not the node's", message.head_id)
+        case messages.NetworkVersionMismatch(ours=ours, theirs=theirs):
+            _LOG.warning("a peer's hydra-node speaks network protocol %s, the own one %d", theirs, ours)
+        case messages.NetworkClusterIDMismatch(ours=known, theirs=other):
+            _LOG.warning("a peer's hydra-node was started with other peers: %s; own: %s", other, known)
