@@ -73,9 +73,11 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="fednode-rclone-") as scratch:
         async with _running(program, arguments, _environment(remote, scratch), scratch, output) as process:
             messages, out, _ = await asyncio.gather(
-                _messages(process.stderr, moved), _bounded(process.stdout), _feed(process.stdin, stdin)
+                _messages(process.stderr, moved), _bounded(process), _feed(process.stdin, stdin)
             )
             status = await process.wait()
+    if len(out) > _MOST_OUTPUT:
+        raise StorageError(f"rclone says more than {_MOST_OUTPUT >> 20} MiB, expected a listing")
     return Finished(status, out, messages)
 
 
@@ -98,9 +100,20 @@ async def _running(
         yield process
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
+            # asyncio sees the end of a process only after that of its pipes, and reads no pipe on its own account.
+            await asyncio.gather(_drain(process.stdout), _drain(process.stderr))
             await process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _drain(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(1 << 16):
+        pass
 
 
 def _environment(remote: Mapping[str, str], scratch: str) -> dict[str, str]:
@@ -119,14 +132,14 @@ async def _feed(stream: asyncio.StreamWriter | None, text: str) -> None:
     stream.close()
 
 
-async def _bounded(stream: asyncio.StreamReader | None) -> bytes:
-    if stream is None:
-        return b""
+async def _bounded(process: asyncio.subprocess.Process) -> bytes:
+    """What it writes, to its end; a process that writes more than the most is killed."""
     output = bytearray()
-    while chunk := await stream.read(1 << 16):
-        output += chunk
+    while process.stdout is not None and (chunk := await process.stdout.read(1 << 16)):
+        if len(output) <= _MOST_OUTPUT:
+            output += chunk
         if len(output) > _MOST_OUTPUT:
-            raise StorageError(f"rclone says more than {_MOST_OUTPUT >> 20} MiB, expected a listing")
+            _kill(process)
     return bytes(output)
 
 
