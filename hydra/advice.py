@@ -14,11 +14,15 @@ Advice: TypeAlias = (
     | messages.IgnoredHeadInitializing
     | messages.NetworkVersionMismatch
     | messages.NetworkClusterIDMismatch
+    | messages.PeerState
+    | messages.NetworkState
+    | messages.EventLogRotated
+    | messages.Decommit
 )
 
 
 def note(message: Advice) -> None:
-    """Log it. A refusal is mostly a lost race, and then no harm."""
+    """Log it. A refusal is mostly a lost race, and then no harm. What is said of a state counts only live."""
     match message:
         case messages.Refusal(command=command, reason=reason) if reason in _NO_FUEL:
             # Nothing else ever says so: a node does not show its balance.
@@ -32,3 +36,13 @@ def note(message: Advice) -> None:
             _LOG.warning("a peer's hydra-node speaks network protocol %s, the own one %d", theirs, ours)
         case messages.NetworkClusterIDMismatch(ours=known, theirs=other):
             _LOG.warning("a peer's hydra-node was started with other peers: %s; own: %s", other, known)
+        case messages.PeerState(peer=peer, connected=connected):
+            _LOG.info("the hydra-node at %s is %s", peer, "connected" if connected else "not connected any more")
+        case messages.NetworkState(connected=True):
+            _LOG.info("hydra-node reaches its peers")
+        case messages.NetworkState():
+            _LOG.warning("hydra-node does not reach half of its peers: nothing is confirmed before it does")
+        case messages.EventLogRotated():
+            _LOG.warning("hydra-node has rotated its log: keep its old-state/, the history before is only there")
+        case messages.Decommit():
+            _LOG.warning("hydra-node: %s: a party takes money out of the open head", message.tag)

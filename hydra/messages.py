@@ -183,8 +183,37 @@ class NetworkClusterIDMismatch:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerState:
+    """The own node has, or lost, the connection to a peer's. In the history it says nothing about now."""
+
+    peer: str
+    """host:port"""
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """The own node reaches more than half of all nodes, or not: then no message gets through."""
+
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventLogRotated:
+    """The node's history begins here; what was before is in its old-state/."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decommit:
+    """DecommitRequested, -Approved, -Invalid or -Finalized: a party takes money out of an open head."""
+
+    head_id: HeadId
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
-    """A message that changes nothing here, or of a newer release."""
+    """A message of another release, or an advice in a form that cannot be read."""
 
     tag: str
 
@@ -214,6 +243,10 @@ Message: TypeAlias = (
     | NodeSynced
     | NetworkVersionMismatch
     | NetworkClusterIDMismatch
+    | PeerState
+    | NetworkState
+    | EventLogRotated
+    | Decommit
     | Refusal
     | Unknown
 )

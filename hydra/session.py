@@ -108,11 +108,18 @@ class Session:
             case messages.Refusal() | messages.IgnoredHeadInitializing():
                 advice.note(message)
                 return []
-            case messages.NetworkVersionMismatch() | messages.NetworkClusterIDMismatch():
+            case messages.Unknown():
+                return []
+            case (
+                messages.NetworkVersionMismatch()
+                | messages.NetworkClusterIDMismatch()
+                | messages.PeerState()
+                | messages.NetworkState()
+                | messages.EventLogRotated()
+                | messages.Decommit()
+            ):
                 if self.greeted:
                     advice.note(message)
-                return []
-            case messages.Unknown():
                 return []
             case messages.SnapshotConfirmed(snapshot=snapshot):
                 return self._snapshot(snapshot, now) if snapshot.head_id == self.head_id else []

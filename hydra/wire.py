@@ -14,9 +14,11 @@ from fednode.hydra.messages import (
     CommitFinalized,
     CommitRecorded,
     CommitRecovered,
+    Decommit,
     DepositActivated,
     DepositExpired,
     Environment,
+    EventLogRotated,
     Greetings,
     HeadIsClosed,
     HeadIsFinalized,
@@ -24,9 +26,11 @@ from fednode.hydra.messages import (
     IgnoredHeadInitializing,
     Message,
     NetworkClusterIDMismatch,
+    NetworkState,
     NetworkVersionMismatch,
     NewTx,
     NodeSynced,
+    PeerState,
     ReadyToFanout,
     Received,
     Refusal,
@@ -40,7 +44,18 @@ from fednode.hydra.messages import (
 from fednode.hydra.utxo import Utxo, parse_utxo
 from fednode.types import HeadId, TxId
 
-_ADVICE: Final = frozenset({"CommandFailed", "RejectedInputBecauseUnsynced", "PostTxOnChainFailed", "InvalidInput"})
+_ADVICE: Final = frozenset(
+    {
+        "CommandFailed",
+        "RejectedInputBecauseUnsynced",
+        "SideLoadSnapshotRejected",
+        "PostTxOnChainFailed",
+        "InvalidInput",
+        "PeerConnected",
+        "PeerDisconnected",
+    }
+)
+"""What no decision hangs on: where it cannot be read it is passed over."""
 _MAX_REASON: Final = 2000
 """Characters kept of a reason: the node prints whole ledger states."""
 
@@ -178,6 +193,19 @@ def _post_failed(fields: Fields) -> Message:
     return Refusal(fields.where, str(command or "")[:60], str(reason or "unknown")[:60])
 
 
+def _side_load_rejected(fields: Fields) -> Message:
+    return Refusal(fields.where, "SideLoadSnapshot", fields.child("requirementFailure").text("tag")[:60])
+
+
+def _peer(fields: Fields, *, connected: bool) -> Message:
+    peer = fields.child("peer")
+    return PeerState(f"{peer.text('hostname')[:255]}:{peer.natural('port')}", connected)
+
+
+def _decommit(fields: Fields) -> Message:
+    return Decommit(_head(fields), fields.where)
+
+
 def _version_mismatch(fields: Fields) -> Message:
     theirs = fields.natural("theirVersion") if "theirVersion" in fields else None
     return NetworkVersionMismatch(fields.natural("ourVersion"), theirs)
@@ -217,10 +245,20 @@ _READERS: Final[dict[str, Callable[[Fields], Message]]] = {
     "HeadIsFinalized": _finalised,
     "NetworkVersionMismatch": _version_mismatch,
     "NetworkClusterIDMismatch": _cluster_mismatch,
+    "PeerConnected": lambda fields: _peer(fields, connected=True),
+    "PeerDisconnected": lambda fields: _peer(fields, connected=False),
+    "NetworkConnected": lambda _: NetworkState(connected=True),
+    "NetworkDisconnected": lambda _: NetworkState(connected=False),
+    "EventLogRotated": lambda _: EventLogRotated(),
+    "DecommitRequested": _decommit,
+    "DecommitApproved": _decommit,
+    "DecommitInvalid": _decommit,
+    "DecommitFinalized": _decommit,
     "NodeSynced": lambda fields: NodeSynced(in_sync=True),
     "NodeUnsynced": lambda fields: NodeSynced(in_sync=False),
     "CommandFailed": _refused_input,
     "RejectedInputBecauseUnsynced": _refused_input,
+    "SideLoadSnapshotRejected": _side_load_rejected,
     "PostTxOnChainFailed": _post_failed,
     "InvalidInput": _invalid_input,
 }

@@ -118,22 +118,30 @@ def test_fields_of_older_releases() -> None:
     assert "5ec2e7" not in repr(vars(session))
 
 
-def test_peers_of_other_releases_are_named_live_and_not_from_the_history(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_wrong_now_is_said_live_and_not_from_the_history(caplog: pytest.LogCaptureFixture) -> None:
     node = Node()
     session = Session(model.settings(bound_head=None), 0)
     session.connecting(None)
     told = [
         node.event("NetworkVersionMismatch", ourVersion=1, theirVersion=2),
         node.event("NetworkClusterIDMismatch", clusterPeers="a:5001", misconfiguredPeers="b:5001"),
+        node.event("NetworkDisconnected"),
+        node.event("EventLogRotated", checkpoint={}),
+        node.event("DecommitRequested", decommitTx={}, utxoToDecommit={}),
     ]
     for frame in told:
         assert session.receive(frame, 1.0) == []
     assert caplog.text == ""
     session.receive(node.greetings(), 1.0)
     for frame in (
+        node.event("NetworkDisconnected"),
+        node.event("EventLogRotated", checkpoint={}),
+        node.event("DecommitRequested", decommitTx={}, utxoToDecommit={}),
         node.event("NetworkVersionMismatch", ourVersion=1, theirVersion=None),
         node.event("NetworkClusterIDMismatch", clusterPeers="a:5001", misconfiguredPeers="b:5001"),
     ):
         session.receive(frame, 1.0)
     assert "network protocol None, the own one 1" in caplog.text
     assert "other peers: b:5001; own: a:5001" in caplog.text
+    for words in ("half of its peers", "old-state/", "DecommitRequested: a party takes money out"):
+        assert words in caplog.text
