@@ -269,7 +269,6 @@ def _federation(state: Failing, seed: int) -> World:
     return world
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_federation() -> None:
     """Every 23rd operation of a whole run (FEDNODE_NTH_STEP = 1: every one), and the run ends as undisturbed."""
