@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
@@ -208,6 +209,8 @@ def _opened(path: str, flags: int) -> Generator[int, None, None]:
 
 
 def _die_with(parent: int) -> None:
+    # A crash in C must not write the grants to disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

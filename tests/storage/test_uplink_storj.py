@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import os
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -140,7 +142,7 @@ async def test_a_wrong_key_or_address_says_so(site: Site) -> None:
     with pytest.raises(Exception, match="api key"):
         await site.sharer.request_access(site.network.satellite, project.api_key[:-5], project.passphrase)
     for address in ("127.0.0.1:1", "x@127.0.0.1:1"):
-        with pytest.raises(ConfigError, match="(?i)node ?id") as caught:
+        with pytest.raises(ConfigError, match=r"(?i)node ?id") as caught:
             await site.sharer.request_access(address, project.api_key, project.passphrase)
         assert "NODE_ID@HOST:PORT" in caught.value.hint
 
@@ -270,7 +272,7 @@ async def frozen_in_the_middle(site: Site, begin: Callable[[Transferred], Awaita
 
 async def test_a_frozen_network_in_mid_transfer(site: Site) -> None:
     """The deadline holds, nothing is half visible, other calls work at once after it thaws."""
-    data = os.urandom(48 * MIB)
+    data = os.urandom(32 * MIB)
     source, target = site.file(data), site.folder / "target"
     bucket, sha256 = RemoteBucket(site.owner), Digest(hashlib.sha256(data).hexdigest())
     up, down = site.base + "up", site.base + "down"
@@ -325,6 +327,54 @@ async def test_nodes_end_and_then_the_network(own_site: Site) -> None:
     own_site.network.kill()
     ends = await asyncio.gather(own_site.get("x"), own_site.keys(), own_site.put("y", b"y"), return_exceptions=True)
     assert [type(end) for end in ends] == [Unavailable] * 3
+
+
+FREED = """
+import ctypes, os, sys
+from pathlib import Path
+from fednode.storage.uplink.access import Permission, Uplink
+from fednode.storage.uplink.calls import StoreError
+path, bucket, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+grant = sys.stdin.readline().strip()
+uplink = Uplink(path)
+narrow = uplink.share(grant, Permission(bucket, "freed/", True, True, True, True, 0, 0, 0))
+wrong = uplink.share(grant, Permission(bucket, "wrong/", True, True, True, True, 0, 0, 3600))
+(folder / "data").write_bytes(os.urandom(100_000))
+data = os.open(folder / "data", os.O_RDWR)
+def refused(call):
+    try:
+        call()
+    except StoreError as error:
+        print(error.code, flush=True)
+for given in (narrow, wrong):
+    project = uplink.open_project(given)
+    for call in (
+        lambda: project.upload(bucket, "freed/x", data, 100_000, lambda _: None),
+        lambda: project.stat(bucket, "freed/x"),
+        lambda: list(project.list(bucket, "freed/")),
+        lambda: os.lseek(data, 0, 0) or project.download(bucket, "freed/x", data, 50_000, lambda _: None),
+        lambda: project.download(bucket, "freed/none", data, 50_000, lambda _: None),
+        lambda: project.delete(bucket, "freed/x"),
+    ):
+        refused(call)
+    project.free()
+root = uplink.open_project(grant)
+root.ensure_bucket(bucket)
+uplink.revoke(root, narrow)
+root.free()
+empty = ctypes.CDLL(str(path)).uplink_internal_UniverseIsEmpty
+empty.restype = ctypes.c_bool
+print("freed" if empty() else "left")
+"""
+
+
+async def test_every_handle_is_freed(site: Site) -> None:
+    """In a process of its own: Go must not be loaded here."""
+    command = [sys.executable, "-P", "-c", FREED, str(find_library(None)), BUCKET, str(site.folder)]
+    done = await asyncio.to_thread(
+        subprocess.run, command, input=site.network.grant, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["33", *["9"] * 6, "freed"], done.stderr
 
 
 async def test_the_worker_does_not_grow(site: Site) -> None:

@@ -19,6 +19,7 @@ from fednode.errors import ConfigError, Conflict, Denied, NotFound, QuotaExceede
 from fednode.storage.remote import RemoteBucket
 from fednode.storage.retry import Deadlines, RetryPolicy
 from fednode.storage.uplink.client import UplinkClient
+from fednode.storage.uplink.frames import Message
 from fednode.storage.uplink.sharing import StorjSharer
 from fednode.storage.uplink.wire import AT_ONCE, UplinkWire
 
@@ -185,6 +186,20 @@ async def test_an_old_process_is_replaced_when_its_calls_are_done(client: Uplink
     with pytest.raises(asyncio.CancelledError):
         await hung
     assert gone(first)
+
+
+async def test_progress_that_fails_harms_no_call(
+    store: UplinkWire, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listing's page is told in the same way; the reply after it still arrives."""
+    client = store._shared.client()
+
+    def fails(message: Message) -> None:
+        raise RuntimeError("told")
+
+    listing = {"op": "list", "grant": GRANT, "bucket": "b", "prefix": ""}
+    assert (await client.call(listing, fails))["ok"] == {}
+    assert "progress failed" in caplog.text
 
 
 async def test_more_calls_than_turns_wait(store: UplinkWire) -> None:
