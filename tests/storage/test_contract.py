@@ -180,11 +180,11 @@ async def test_an_interrupted_put_is_whole_or_not_there(box: Box, tmp_path: Path
     await asyncio.sleep(after)
     put.cancel()
     await asyncio.gather(put, return_exceptions=True)
-    assert await box.names() in ([], [box.key])
-    try:
+    # A store that had all of it may still be at work: the object can appear, but only whole.
+    found = await box.names()
+    assert found in ([], [box.key])
+    if found:
         assert await box.bucket.head(box.key) == len(data)
-    except NotFound:
-        assert await box.names() == []
     await box.bucket.put(box.key, source)
     await box.bucket.get(box.key, tmp_path / "t", size=len(data), sha256=digest(data))
 
@@ -196,7 +196,10 @@ async def test_an_interrupted_get_leaves_nothing(box: Box, source: Path, tmp_pat
     await asyncio.sleep(0.02)
     get.cancel()
     await asyncio.gather(get, return_exceptions=True)
-    assert [path.name for path in target.parent.glob("*")] in ([], ["t"])
+    # A thread that copies in the local store ends by itself a moment later; until then its file has a dot before it.
+    found = [path for path in target.parent.glob("*") if not path.name.startswith(".")]
+    assert [path.name for path in found] in ([], ["t"])
+    assert all(path.read_bytes() == DATA for path in found)
 
 
 async def test_listing_200_keys(box: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,10 +101,10 @@ def shows_canary(error: FednodeError) -> bool:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        path = put(Path(folder) / "g", data)
+        path = Path(folder) / "g"
+        path.touch(mode=0o600)
+        path.write_bytes(data)
         try:
             found = read_credentials(path)
         except KeyFileError:

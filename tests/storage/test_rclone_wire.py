@@ -160,7 +160,7 @@ async def test_a_program_that_talks_without_end(
     credentials: CredentialsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = tmp_path / "rclone"
-    endless.write_text("#!/bin/sh\n/usr/bin/yes >&2 &\nexec /usr/bin/yes\n")
+    endless.write_text("#!/bin/sh\n/usr/bin/yes &\nexec /usr/bin/yes\n")
     endless.chmod(0o755)
     monkeypatch.setattr(rclone_process.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setattr(rclone_process, "_MOST_OUTPUT", 1 << 20)

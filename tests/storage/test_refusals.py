@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from fednode.durable import write_atomic
 from fednode.errors import Conflict, Denied, GrantExpired, NotFound, StorageError, StorageTimeout, Unavailable
 from fednode.node.ports import Bucket
-from fednode.storage import retry
+from fednode.storage import remote
 from fednode.storage.credentials import credentials_text
-from fednode.storage.retry import Deadlines
+from fednode.storage.retry import Deadlines, RetryPolicy
 from fednode.storage.settings import RcloneSettings, UplinkSettings, open_bucket
 from tests.storj.network import Network
 
@@ -32,9 +32,9 @@ NATIVE: dict[str, Callable[[str, Path], RcloneSettings | UplinkSettings]] = {
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
-    monkeypatch.setattr(retry, "random", SimpleNamespace(random=lambda: 0.0))
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store says at first is the answer."""
+    monkeypatch.setattr(remote, "RetryPolicy", partial(RetryPolicy, attempts=1))
 
 
 async def listed(bucket: Bucket, prefix: str = "") -> list[str]:

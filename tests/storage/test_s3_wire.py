@@ -266,7 +266,7 @@ def faulty(behind: str, chance: random.Random, written: Counter[str]) -> Says:
 async def test_a_fifth_of_everything_fails(moto_s3: Service, credentials: Path, tmp_path: Path) -> None:
     """Every put ends as created or verified, every get whole; no object is written twice."""
     written: Counter[str] = Counter()
-    bodies = {f"faults/{number:06d}/object": bytes([number]) * 30_000 for number in range(24)}
+    bodies = {f"faults/{number:06d}/object": bytes([number]) * 30_000 for number in range(12)}
     policy = RetryPolicy(attempts=12, first_s=0.01, most_s=0.05)
     with stub(faulty(moto_s3.endpoint, random.Random(7), written)) as server:
         store = bucket(server.url, credentials, policy, call_s=1.0)
