@@ -10,7 +10,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import canary
 from federation import Federation, undisturbed
+
+
+@pytest.fixture(autouse=True)
+def secrets_stay(tmp_path: Path) -> Iterator[None]:
+    """Set up before the federations of a test, and so looked at after they have ended."""
+    yield
+    assert canary.shown(tmp_path) == []
 
 
 @pytest.fixture
