@@ -29,13 +29,15 @@ def live(lab: Lab) -> None:
     lab.faults.lose_sync("party1")
     lab.time.run(1)
     lab.send(1, "Close")
+    lab.send(1, "NewTx", transaction={"cborHex": lab.signal(1)[0]})
+    lab.send(1, "Recover", recoverTxId="00" * 32)
     lab.faults.regain_sync("party1")
     lab.time.run(1)
     lab.faults.close_stale(1)
     for party in range(2):
         lab.send(party, "Close")
     lab.time.run(1)
-    lab.send(0, "NewTx", transaction={"cborHex": lab.signal(0)[0], "type": "Tx ConwayEra", "description": ""})
+    lab.send(0, "NewTx", transaction={"cborHex": lab.signal(0)[0]})  # a node takes that, and tells it whole
     lab.time.run(10)
     for party in range(2):
         lab.send(party, "Fanout")
