@@ -23,13 +23,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fednode.errors import ConfigError
 from fednode.storage.credentials import credentials_text
+from fednode.storage.local import LocalBucket
 from fednode.storage.rclone_process import find_program
+from fednode.storage.remote import RemoteBucket
 from fednode.storage.settings import LocalSettings, RcloneSettings, S3Settings, UplinkSettings, open_bucket
 from fednode.storage.uplink.library import find_library
 from fednode.types import Digest
@@ -73,7 +75,7 @@ def anonymous_kib() -> int:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[list[int]]:
+def watched() -> Generator[list[int]]:
     """Peak of `anonymous_kib` above its start, in one item."""
     start, peak, over = anonymous_kib(), [0], threading.Event()
 
@@ -118,25 +120,25 @@ def vendor(job: Job, folder: Path) -> Step:
     return step
 
 
+def ours(job: Job, bucket: LocalBucket | RemoteBucket, folder: Path) -> Step:
+    """One of our backends."""
+
+    async def step(number: int) -> None:
+        key = f"bench/{job.size}/{number}"
+        if job.operation == "put":
+            await bucket.put(key, Path(job.source))
+        else:
+            await bucket.get(key, folder / f"got-{number}", size=job.size, sha256=Digest(job.digest))
+
+    return step
+
+
 async def measure(job: Job) -> Row:
     """In a process of its own."""
     with tempfile.TemporaryDirectory(dir=Path(job.source).parent) as place:
         folder, times = Path(place), list[float]()
         bucket = None if "program" in job.settings else open_bucket(settings_of(job.settings))
-        if bucket is None:
-            step = vendor(job, folder)
-        elif job.operation == "put":
-            opened = bucket
-
-            async def step(number: int) -> None:
-                await opened.put(f"bench/{job.size}/{number}", Path(job.source))
-        else:
-            opened = bucket
-
-            async def step(number: int) -> None:
-                target = folder / f"got-{number}"
-                await opened.get(f"bench/{job.size}/{number}", target, size=job.size, sha256=Digest(job.digest))
-
+        step = vendor(job, folder) if bucket is None else ours(job, bucket, folder)
         before = cpu_s()
         with watched() as peak:
             for number in range(job.repeats):

@@ -7,7 +7,7 @@ import datetime
 import ipaddress
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,7 +34,7 @@ class Asked:
 class Answer:
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     more: Callable[[Callable[[bytes], object]], None] | None = None
     """Writes on after `body`; the Content-Length is then among `headers`."""
 
@@ -57,7 +57,7 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def stub(says: Says, tls: tuple[Path, Path] | None = None) -> Iterator[Stub]:
+def stub(says: Says, tls: tuple[Path, Path] | None = None) -> Generator[Stub]:
     """`tls`: certificate and key."""
     asked: list[Asked] = []
     over = threading.Event()

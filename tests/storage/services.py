@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -39,7 +39,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def moto() -> Iterator[Service]:
+def moto() -> Generator[Service]:
     """A moto server with a bucket in memory."""
     code = "from moto.server import main; main()"
     with _served(
@@ -51,7 +51,7 @@ def moto() -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def rclone_s3(folder: Path) -> Iterator[Service]:
+def rclone_s3(folder: Path) -> Generator[Service]:
     """`rclone serve s3` over the folder of a bucket."""
     (folder / "bucket").mkdir(parents=True)
     service = Service("", "bucket", "AKID" + secrets.token_hex(8), secrets.token_hex(20), folder)
@@ -65,7 +65,7 @@ def rclone_s3(folder: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def _served(command: list[str], address: str, environment: dict[str, str] | None = None) -> Iterator[str]:
+def _served(command: list[str], address: str, environment: dict[str, str] | None = None) -> Generator[str]:
     """A process that says its address on stderr; killed at the end."""
     env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"} if environment is None else environment
     process = subprocess.Popen(

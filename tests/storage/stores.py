@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from fednode.errors import ConfigError
-from fednode.node.ports import Bucket
 from fednode.storage.credentials import CredentialsFile, credentials_text
 from fednode.storage.local import LocalBucket
 from fednode.storage.rclone import RcloneWire
@@ -23,6 +22,7 @@ from fednode.storage.uplink.library import find_library
 
 from .services import Service
 
+Bucket = LocalBucket | RemoteBucket
 Seed = Callable[[Mapping[str, bytes]], Awaitable[None]]
 
 

@@ -72,8 +72,12 @@ async def comes_back(box: Box, folder: Path, size: int) -> None:
     data = (hashlib.sha256(str(size).encode()).digest() * (size // 32 + 1))[:size]
     seen: list[tuple[int, int]] = []
     source, target = file_of(folder / "source", data), folder / "target"
-    await box.bucket.put(box.key, source, progress=lambda *moved: seen.append(moved))
-    await box.bucket.get(box.key, target, size=size, sha256=digest(data), progress=lambda *moved: seen.append(moved))
+
+    def progress(moved: int, whole: int) -> None:
+        seen.append((moved, whole))
+
+    await box.bucket.put(box.key, source, progress=progress)
+    await box.bucket.get(box.key, target, size=size, sha256=digest(data), progress=progress)
     assert target.read_bytes() == data
     assert await box.bucket.head(box.key) == size
     assert all(0 <= moved <= max(whole, size) <= size + 1 for moved, whole in seen)

