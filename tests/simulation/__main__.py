@@ -3,6 +3,7 @@
   --seeds N      how many seeds (default 1000)          --jobs N       processes (default 1)
   --start N      the first one (default 1)              --keep-going   go on after a failure
   --seed N       one seed, and shrink it if it fails    --trace        with --seed: everything that happens
+  --planted      every planted bug: after how many seeds it is found, and how
   --parties N, --rounds N, --without KIND,..., --lie KIND   take this from, or give it to, the seed
 
 Exit status: 0 nothing failed, 1 something did, 2 usage, 130 interrupted.
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .plan import FAULTS, LIES, Limits
+from .planted import BUGS, seeds_needed
 from .setting import leave
 from .shrink import command, shrink
 from .world import simulate
@@ -39,6 +41,8 @@ def main() -> int:
         without=frozenset(filter(None, options.without.split(","))),
         lie=options.lie,
     )
+    if options.planted:
+        return _planted()
     if options.seed is not None:
         return _one(options.seed, limits, trace=options.trace)
     if options.worker:
@@ -56,7 +60,7 @@ def _options() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--without", default="", help=f"of {', '.join((*FAULTS, 'lie', 'files'))}")
     parser.add_argument("--lie", choices=LIES)
-    for name in ("trace", "keep-going", "worker"):
+    for name in ("trace", "keep-going", "planted", "worker"):
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     unknown = set(filter(None, options.without.split(","))) - {*FAULTS, "lie", "files"}
@@ -70,6 +74,17 @@ def _options() -> argparse.Namespace:
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _planted() -> int:
+    missed = 0
+    for bug in BUGS:
+        found = seeds_needed(bug)
+        missed += found is None
+        count, problem = found or (0, "NOT FOUND")
+        _say(f"{bug.name:28} {count:4}  {bug.what}: {problem.splitlines()[0][:120]}")
+    _say(f"{len(BUGS)} bugs planted, {len(BUGS) - missed} found")
+    return 1 if missed else 0
 
 
 def _one(seed: int, limits: Limits, *, trace: bool) -> int:

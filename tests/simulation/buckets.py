@@ -50,7 +50,7 @@ class SimBucket:
         if self._owner != self._process.party.me and world.chance("bucket-denied"):
             raise Denied(f"{key}: denied")
 
-    async def put(self, key: str, source: Any) -> None:
+    async def put(self, key: str, source: Any, *, progress: object = None) -> None:
         await self._arrive(key)
         world, objects = self._process.world, self._store.objects
         with world.pause():
@@ -64,7 +64,7 @@ class SimBucket:
             raise StorageTimeout(f"{key}: no answer in time")  # the bytes are there
         await asyncio.sleep(world.bucket_latency())
 
-    async def get(self, key: str, target: Any, *, size: int, sha256: Digest) -> None:
+    async def get(self, key: str, target: Any, *, size: int, sha256: Digest, progress: object = None) -> None:
         await self._arrive(key)
         world = self._process.world
         data = self._store.view(key, self._process.party.me)

@@ -31,6 +31,7 @@ from fednode.types import TxKind
 
 from . import buckets
 from .plan import Limits
+from .world import simulate
 
 Set = Callable[[Any, str, Any], None]
 
@@ -258,7 +259,7 @@ def _closes_alone(put: Set) -> None:
 def _digest_unchecked(put: Set) -> None:
     """Whatever has the right size is taken for the object; what lies in the cache is not hashed again."""
 
-    async def get(self: Any, key: str, target: Any, *, size: int, sha256: Any) -> None:
+    async def get(self: Any, key: str, target: Any, *, size: int, sha256: Any, progress: Any = None) -> None:
         await self._arrive(key)
         data = self._store.view(key, self._process.party.me)
         if data is None or len(data) != size:
@@ -278,6 +279,12 @@ def _cache_not_read(put: Set) -> None:
         return await objects_of(site, aggregator, state)
 
     put(effects, "objects_of", trusting)
+
+
+def _momentum_unchecked(put: Set) -> None:
+    aggregated = evolve._STEPS[f.Aggregated]
+    steps = {**evolve._STEPS, f.Aggregated: lambda state, fact: aggregated(state, replace(fact, momentum=None))}
+    put(evolve, "_STEPS", steps)
 
 
 def _one_wrong_answer_is_fault(put: Set) -> None:
@@ -405,6 +412,7 @@ BUGS = (
         _with("bucket-wrong-bytes", lie="two-faced"),
     ),
     Bug("cache-not-read", "what rots in the cache is aggregated", _cache_not_read, _with("rot", "kill", "crash-point")),
+    Bug("momentum-unchecked", "what rots in the momentum", _momentum_unchecked, _with("rot", "kill", "crash-point")),
     Bug("one-wrong-answer-is-fault", "one wrong answer", _one_wrong_answer_is_fault, _with("bucket-wrong-bytes")),
     Bug("bundle-dropped", "residual and optimiser start anew", _bundle_dropped, Limits(without=QUIET)),
     Bug("whole-transcript-stored", "all transactions are stored", _whole_transcript_stored, _lie("repeat")),
@@ -413,3 +421,16 @@ BUGS = (
     Bug("never-tried-again", "a failed command stays failed", _never_tried_again, _with("bucket-unavailable")),
     Bug("early-deposit-lost", "a deposit final too early", _early_deposit_lost, _with("slow-node")),
 )
+
+BOUND = 200
+"""Seeds; the limits of a bug only say which lie and which faults these have for sure."""
+
+
+def seeds_needed(bug: Bug, bound: int = BOUND) -> tuple[int, str] | None:
+    """How many seeds until the bug shows, and how; None where it does not."""
+    with planted(bug):
+        for count, seed in enumerate(range(700_000, 700_000 + bound), start=1):
+            outcome = simulate(seed, bug.limits)
+            if outcome.problem is not None:
+                return count, outcome.problem
+    return None

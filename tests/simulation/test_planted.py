@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .planted import BUGS, Bug, planted
+from .planted import BOUND, BUGS, Bug, planted, seeds_needed
 from .shrink import command, shrink
 from .world import simulate
-
-BOUND = 200
-"""Seeds; the limits of a bug only say which lie and which faults these have for sure."""
-
-
-def seeds_needed(bug: Bug, bound: int = BOUND) -> tuple[int, str] | None:
-    """How many seeds until the bug shows, and how; None where it does not."""
-    with planted(bug):
-        for count, seed in enumerate(range(700_000, 700_000 + bound), start=1):
-            outcome = simulate(seed, bug.limits)
-            if outcome.problem is not None:
-                return count, outcome.problem
-    return None
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
