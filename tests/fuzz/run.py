@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import signal
 import sys
 import time
 import traceback
@@ -20,10 +21,12 @@ class Finding(AssertionError):
 
 def fuzz(name: str, count: int, *, seed: int = 0) -> Counter[str]:
     """Try the inputs of the seeds `seed` .. `seed + count - 1`; the outcomes counted. Raises Finding."""
-    target, outcomes = TARGETS[name], Counter[str]()
+    outcomes = Counter[str]()
     logging.disable()
     try:
-        _try_all(name, target, range(seed, seed + count), outcomes)
+        _try_all(name, TARGETS[name], range(seed, seed + count), outcomes)
+    except KeyboardInterrupt:
+        outcomes["interrupted"] = 1  # what was tried until now is told
     finally:
         logging.disable(logging.NOTSET)
     return outcomes
@@ -46,6 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=10_000, help="inputs [default: 10000]")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first input [default: 0]")
     options = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in TARGETS if options.target == "all" else [options.target]:
         began = time.monotonic()
         try:
@@ -55,8 +59,11 @@ def main(words: Sequence[str] | None = None) -> int:
             traceback.print_exception(finding.__cause__)
             return 1
         seconds = time.monotonic() - began
+        interrupted = outcomes.pop("interrupted", 0)
         counts = ", ".join(f"{outcome} {number}" for outcome, number in sorted(outcomes.items()))
-        rate = options.count / seconds
-        sys.stdout.write(f"{name}: {options.count} inputs in {seconds:.1f} s ({rate:.0f}/s): {counts}; no finding\n")
+        tried = outcomes.total()
+        sys.stdout.write(f"{name}: {tried} inputs in {seconds:.1f} s ({tried / seconds:.0f}/s): {counts}; no finding\n")
         sys.stdout.flush()
+        if interrupted:
+            return 130
     return 0
