@@ -1,6 +1,6 @@
 """A long run: does anything grow? Ten parties, 1,500 rounds of the `linear` trainer, real processes and sockets.
 
-    .venv/bin/python benchmarks/load.py [--parties 10] [--rounds 1500] [--json]
+    .venv/bin/python benchmarks/load.py [--parties 10] [--rounds 1500] [--minutes M] [--json]
 
 Reports seconds per round at the start and at the end, memory of every process at the start and at the end, journal and
 bucket sizes, how long one daemon that is killed near the end needs to be back, and how long `status` and `rounds` take.
@@ -60,8 +60,8 @@ class Watch:
             self.reached = int(shown) if shown.isdigit() else 0
             if not self.early and self.reached >= rounds // 15:
                 self.early = self.memory()
-            if self.reached >= rounds - rounds // 15:
-                self.late = self.memory()
+            if self.early and (sizes := self.memory()).keys() >= self.early.keys():
+                self.late = sizes  # the last time that all of them ran
 
     def memory(self) -> dict[str, int]:
         """Resident bytes by process: the head, and each party's daemon and trainer child."""
@@ -103,26 +103,34 @@ def outputs_in_head(home: Home, parties: int) -> dict[str, int]:
     return {"most": most, "limit": parties**2, "at the end": count}
 
 
-async def measure(parties: int, rounds: int) -> dict[str, Any]:
-    """Run, watch, and read the journals."""
+async def measure(parties: int, rounds: int, minutes: float | None) -> dict[str, Any]:
+    """Run, for so many minutes at the most, watch, and read the journals."""
     with tempfile.TemporaryDirectory(prefix="fednode-load-") as folder:
         federation = prepare(Path(folder), parties, "linear", rounds, 0)
         demo = Demo(federation, Show(list(federation.parties), quiet=True), 0.0)
         watch = Watch(federation, demo)
         follower = asyncio.ensure_future(watch.follow())
+        whole = False
         try:
-            await demo.operate(Timing())
+            async with asyncio.timeout(None if minutes is None else minutes * 60):
+                await demo.operate(Timing())
+                whole = True
+        except TimeoutError:
+            pass  # what was reached is told
         finally:
             follower.cancel()
-        return report(federation, watch) | {"restart": await restart(federation)}
+        return report(federation, watch) | {"restart": await restart(federation, whole)}
 
 
-async def restart(federation: Federation) -> dict[str, float]:
-    """Seconds that a home with the whole journal needs from the command to the folded state."""
+async def restart(federation: Federation, whole: bool) -> dict[str, float]:
+    """Seconds that a home with the whole journal needs to the folded state and, where the run is over, for the command
+    from its start to its answer."""
     home = federation.home(next(iter(federation.parties)))
     began = time.perf_counter()
     replay(app.open_site(home, peers=federation.dir / "peers.toml", epochs=None))
     folded = time.perf_counter() - began
+    if not whole:
+        return {"fold": round(folded, 3)}
     child = Child("again", next(iter(federation.parties.values())).run, {}, federation.dir / "again.log")
     began = time.perf_counter()
     await child.start()
@@ -168,9 +176,10 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--parties", type=int, default=10)
     options.add_argument("--rounds", type=int, default=1500)
+    options.add_argument("--minutes", type=float, help="stop then, and tell how far it came")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
-    data = asyncio.run(measure(chosen.parties, chosen.rounds)) | {"cores": len(os.sched_getaffinity(0))}
+    data = asyncio.run(measure(chosen.parties, chosen.rounds, chosen.minutes)) | {"cores": len(os.sched_getaffinity(0))}
     if chosen.json:
         print(json.dumps(data))
         return
