@@ -11,7 +11,8 @@ State and history are on disk and survive kill -9.
 
 Not simulated: scripts, tokens, minting, decommits, deposit blueprints, CBOR frames, mirror nodes, rollbacks, fees of
 head transactions, hydra-node's BLS accumulator (signatures cover our own canonical bytes), CORS headers, divergence of
-one node's ledger from the others': all nodes share one. Layer 1 stands still while the process does not run.
+one node's ledger from the others': all nodes share one; the minutes in which a node answers nothing to a recovery that
+cannot work (here it is refused at once). Layer 1 stands still while the process does not run.
 """
 
 from __future__ import annotations

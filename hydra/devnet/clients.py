@@ -101,7 +101,7 @@ class Clients:
         for client in self._clients[party]:
             client.end()
 
-    async def wait(self, waiter: Waiter, start: Callable[[], None], timeout_s: float) -> Event | None:
+    async def wait(self, waiter: Waiter, start: Callable[[], object], timeout_s: float) -> Event | None:
         """Run `start`, then the first event that the waiter picks; None after `timeout_s`."""
         self._waiters.add(waiter)
         try:

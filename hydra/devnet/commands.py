@@ -49,17 +49,24 @@ class Commands:
             tag = content.get("tag")
             if not isinstance(tag, str) or tag not in self._inputs:
                 raise InputError(f"unknown tag {str(tag)[:80]!r}, expected one of {', '.join(self._inputs)}")
-            read, act = self._inputs[tag]
-            value = read(content)
+            value = self._inputs[tag][0](content)
         except InputError as error:
             return wire.encode({"reason": str(error), "input": text})
+        self.submit(party, tag, value)
+        return None
+
+    def submit(self, party: int, tag: str, value: _Value) -> bool:
+        """A well-formed input, by whatever way it came. False where the party's clients are told that it failed."""
         if not self._world.synced >> party & 1:
             echo = {"clientInput": _echo(tag, value)}
             self._world.tell(party, wire.message("RejectedInputBecauseUnsynced", {"drift": 0}, echo))
-        elif not act(party, value):
+            return False
+        _, act = self._inputs[tag]
+        if not act(party, value):
             echo = {"clientInput": _echo(tag, value), "state": views.head_state(self._world, party)}
             self._world.tell(party, wire.message("CommandFailed", {}, echo))
-        return None
+            return False
+        return True
 
     def side_load(self, party: int, snapshot: Mapping[str, object]) -> dict[str, object] | None:
         """Adopt the last confirmed snapshot again: pending transactions go. The failed requirement, or None."""

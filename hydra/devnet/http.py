@@ -24,7 +24,7 @@ from fednode.hydra.devnet.world import World
 
 MAX_BODY: Final = 16 * 1024 * 1024
 _TXIN: Final = re.compile(r"[0-9a-f]{64}#(0|[1-9][0-9]{0,4})")
-_UNSYNCED: Final = "Rejected: the node is out of sync with its layer 1"
+_UNSYNCED: Final = "out of sync with chain, drift: 0s"
 _Answer = tuple[int, str]
 _Handler = Callable[[Request], Awaitable[_Answer]]
 
@@ -124,23 +124,26 @@ class Endpoints:
 
     async def _transaction(self, request: Request) -> _Answer:
         tx = read_transaction(read_object(await _body(request)))
-        if not self._synced or self._world.head.status is not Status.OPEN:
-            reason = "the head is not open" if self._synced else _UNSYNCED
-            return 503, wire.encode({"tag": "SubmitTxRejected", "reason": reason})
+        if not self._synced:
+            self._commands.submit(self._party, "NewTx", tx)
+            return 503, wire.encode({"tag": "SubmitTxRejected", "reason": f"Node is {_UNSYNCED}"})
+        # Where no head is open a node tells its clients so, and nobody who waits here: it waits as long as it may.
         waiter = Waiter(self._party, lambda event: event.note[0] in {"TxValid", "TxInvalid"} and tx.id in event.note[1])
-        event = await self._clients.wait(waiter, lambda: self._network.submit(self._party, tx), views.API_TIMEOUT_S)
+        event = await self._clients.wait(
+            waiter, lambda: self._commands.submit(self._party, "NewTx", tx), views.API_TIMEOUT_S
+        )
         if event is None:
-            return 202, wire.encode({"tag": "SubmitTxSubmitted", "timeout": views.API_TIMEOUT_S})
+            return _timed_out("SubmitTxSubmitted", "Transaction submission")
         if event.note[0] == "TxValid":
             return 202, '{"tag":"SubmitTxSubmitted"}'
-        return 400, wire.encode({"tag": "SubmitTxInvalid", "validationError": {"reason": event.note[1][1]}})
+        return 400, wire.encode({"tag": "SubmitTxInvalid", "validationError": event.note[1][1]})
 
     async def _side_load(self, request: Request) -> _Answer:
         content = read_object(await _body(request))
-        if not self._synced:
-            return 503, wire.encode(_UNSYNCED)
-        if self._world.head.status is not Status.OPEN:
-            return 400, '"Head is not open"'
+        if not self._synced or self._world.head.status is not Status.OPEN:
+            why = "" if self._synced else f" because node is {_UNSYNCED}"
+            self._commands.submit(self._party, "SideLoadSnapshot", content)
+            return 400 if self._synced else 503, wire.encode(f"Side-load snapshot failed{why}")
         failure = self._commands.side_load(self._party, content)
         return (200, '"OK"') if failure is None else (400, wire.encode(failure))
 
@@ -150,13 +153,18 @@ class Endpoints:
 
     async def _recover(self, txid: str) -> _Answer:
         if not self._synced:
-            return 503, wire.encode(_UNSYNCED)
+            self._commands.submit(self._party, "Recover", txid)
+            return 503, wire.encode(f"Recover failed because node is {_UNSYNCED}")
         reason = self._chain.unrecoverable(txid)
         if reason is not None:
             return 400, wire.encode({"tag": "FailedToConstructRecoverTx", "failureReason": reason})
         waiter = Waiter(self._party, lambda event: event.note == ("CommitRecovered", (txid,)))
         event = await self._clients.wait(waiter, lambda: self._chain.recover(self._party, txid), views.API_TIMEOUT_S)
-        return (200, '"OK"') if event is not None else (202, wire.encode({"timeout": views.API_TIMEOUT_S}))
+        return (200, '"OK"') if event is not None else _timed_out("RecoverSubmitted", "Operation")
+
+
+def _timed_out(tag: str, what: str) -> _Answer:
+    return 202, wire.encode({"tag": tag, "timeout": f"{what} timed out after {views.API_TIMEOUT_S:g}s seconds"})
 
 
 async def _body(request: Request) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 import websockets
 
 from fednode.errors import ConfigError, JournalError
-from fednode.hydra.devnet import create, load
+from fednode.hydra.devnet import create, load, views
 from fednode.hydra.devnet.clients import QUEUE, Client
 from fednode.hydra.devnet.store import Store
 
@@ -148,7 +148,7 @@ async def test_history_then_greetings_then_live_and_a_restart(tmp_path, serving,
         await only.close()
 
 
-async def test_http_endpoints_of_an_idle_and_an_open_head(tmp_path, serving, make_peer):
+async def test_http_endpoints_of_an_idle_and_an_open_head(tmp_path, serving, make_peer, monkeypatch):
     settings = create(tmp_path, ["alice", "bob"])
     url = settings.parties[0].url
     async with serving(settings), httpx.AsyncClient(base_url=url) as http:
@@ -168,7 +168,13 @@ async def test_http_endpoints_of_an_idle_and_an_open_head(tmp_path, serving, mak
         refused = await http.post("/commit", json={})
         assert (refused.status_code, refused.json()) == (400, "Head is not open")
         early = _pay(peers, 0)
-        assert (await http.post("/transaction", json={"cborHex": early[0]})).json()["tag"] == "SubmitTxRejected"
+        with monkeypatch.context() as patch:
+            patch.setattr(views, "API_TIMEOUT_S", 0.2)
+            late = await http.post("/transaction", json={"cborHex": early[0]})
+        assert (late.status_code, late.json()["tag"]) == (202, "SubmitTxSubmitted")
+        assert "timed out" in late.json()["timeout"]
+        failed = await peers[0].until("CommandFailed")
+        assert failed["clientInput"]["transaction"]["txId"] == early[1]
         await peers[0].send("Init")
         await peers[0].until("HeadIsOpen")
         await _refused_commits(http, peers[0])
@@ -181,7 +187,7 @@ async def test_http_endpoints_of_an_idle_and_an_open_head(tmp_path, serving, mak
         assert (sent.status_code, sent.json()) == (202, {"tag": "SubmitTxSubmitted"})
         again = await http.post("/transaction", json={"cborHex": early[0]})
         assert (again.status_code, again.json()["tag"]) == (400, "SubmitTxInvalid")
-        assert "BadInputsUTxO" in again.json()["validationError"]["reason"]
+        assert "BadInputsUTxO" in again.json()["validationError"]
         head = (await http.get("/head")).json()["contents"]
         assert set(head["coordinatedHeadState"]["localUTxO"]) == {f"{early[1]}#0", f"{early[1]}#1"}
         for peer in peers:
