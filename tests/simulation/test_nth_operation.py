@@ -183,7 +183,7 @@ def _bucket_session(folder: Path) -> None:
     bucket._put(KEY, folder.parent / "source")
     assert bucket._head(KEY) == len(DATA)
     bucket._put(SIGNAL, folder.parent / "source")
-    bucket._get(KEY, folder / "cache/object", len(DATA), DIGEST)
+    bucket._get(KEY, folder / "cache/object", len(DATA), DIGEST, None)
     assert bucket._read(SIGNAL, len(DATA)) == DATA
 
 
