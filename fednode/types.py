@@ -25,6 +25,9 @@ Codec = Literal["i8", "i4", "tk64", "f32"]
 Progress = Callable[[int, int, float], None]
 """(step done, steps in all, last loss) of a local phase: information only."""
 
+Transferred = Callable[[int, int], None]
+"""(bytes moved so far, bytes in all) of one transfer: information only, may be called from any thread."""
+
 LOVELACE_PER_ADA = 1_000_000
 SIGNAL_LOVELACE = Lovelace(1_000_000)
 """What a signal pays to each peer, and the least that may stay as change (protocol.md section 4)."""

@@ -117,6 +117,7 @@ def _effects(
         sha256=_sha256,
         confirmed=lambda: confirmed(site.home),
         progress=voice.step,
+        transfer=voice.transfer,
     )
 
 

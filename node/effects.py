@@ -37,6 +37,7 @@ from fednode.types import (
     SignalContent,
     SignedTx,
     TrainRequest,
+    Transferred,
     TxId,
     TxKind,
     phase_of,
@@ -67,6 +68,7 @@ class Effects:
     confirmed: Callable[[], Iterable[tuple[TxId, str]]]
     """(id, hex of the bytes) of every confirmed transaction in the journal, in confirmed order."""
     progress: Progress | None = None
+    transfer: Callable[[str], Transferred | None] = lambda what: None
     answers: Answers = field(default_factory=Answers, init=False)
     base_checked: bool = field(default=False, init=False)
     """See `recompute.Site`."""
@@ -212,7 +214,7 @@ class Effects:
             source, key = self.folder.object(digest), self.object_key(me, command.round, digest)
         if not await asyncio.to_thread(holds, source, digest) and not await self._regained(command.round, state):
             return e.OwnObjectLost(self.clock.now(), command.round)
-        await self.buckets[me].put(key, source)
+        await self.buckets[me].put(key, source, progress=self.transfer("storing the own object"))
         size = await self.buckets[me].head(key)
         if size != state.work.size:
             raise Conflict(f"{key} in the own bucket has {size} bytes, expected {state.work.size}")

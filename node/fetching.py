@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from fednode.node.protocol import events as e
 from fednode.node.protocol.pending import Fetch
 from fednode.node.protocol.state import State
 from fednode.node.runfolder import RunFolder
-from fednode.types import Digest, PartyName, PhasePolicy, phase_of
+from fednode.types import Digest, PartyName, PhasePolicy, Transferred, phase_of
 
 FETCHES = 3
 BETWEEN_FETCHES_S = 10.0
@@ -58,6 +58,11 @@ class Site(Protocol):
     def phase(self) -> PhasePolicy: ...
     @property
     def buckets(self) -> Mapping[PartyName, Bucket]: ...
+
+    @property
+    def transfer(self) -> Callable[[str], Transferred | None]:
+        """What is told while the transfer of something runs."""
+        ...
 
     def object_key(self, party: PartyName, round_number: int, digest: str, suffix: str = "safetensors") -> str: ...
 
@@ -114,10 +119,11 @@ async def _download(
 ) -> Integrity | None:
     """None once the bytes are in the cache; the last Integrity error after three wrong answers."""
     key = site.object_key(command.party, command.round, digest)
+    told = site.transfer(f"reading the object of {command.party}")
     while True:
         await asyncio.sleep(site.answers.rest(command, site.clock.now()))
         try:
-            await site.buckets[command.party].get(key, path, size=size, sha256=digest)
+            await site.buckets[command.party].get(key, path, size=size, sha256=digest, progress=told)
         except Integrity as broken:
             if site.answers.count(command, site.clock.now()) >= FETCHES:
                 return broken

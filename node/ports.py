@@ -23,6 +23,7 @@ from fednode.types import (
     TrainRequest,
     TrainResult,
     Transaction,
+    Transferred,
 )
 
 
@@ -71,11 +72,13 @@ class Head(Protocol):
 class Bucket(Protocol):
     """One party's bucket. Keys are `/`-separated relative paths of [a-z0-9._/-]."""
 
-    async def put(self, key: str, source: Path) -> None:
+    async def put(self, key: str, source: Path, *, progress: Transferred | None = None) -> None:
         """Create `key` with the bytes of `source`, or verify that the same bytes stand there. Other bytes: Conflict."""
         ...
 
-    async def get(self, key: str, target: Path, *, size: int, sha256: Digest) -> None:
+    async def get(
+        self, key: str, target: Path, *, size: int, sha256: Digest, progress: Transferred | None = None
+    ) -> None:
         """Download exactly `size` bytes (reads at most size + 1), verify, then appear atomically at `target` (fsynced).
 
         NotFound where the key is absent; Integrity(kind="size" | "digest", kept=file with the bytes) otherwise.

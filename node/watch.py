@@ -17,11 +17,13 @@ from fednode.node.protocol.pending import Command
 from fednode.node.protocol.stalls import words
 from fednode.node.protocol.state import State
 from fednode.node.views import absent, word
-from fednode.types import SIGNAL_LOVELACE, HeadStatus
+from fednode.types import SIGNAL_LOVELACE, HeadStatus, Transferred
 
 Style = Literal["plain", "json", "none"]
 STEP_EVERY_S = 1.0
 """Training steps are shown at most this often."""
+TRANSFER_EVERY_S = 10.0
+"""So often it is told how far a transfer is."""
 LONGEST_RECORD = 1000
 """Characters of a log record."""
 
@@ -63,6 +65,20 @@ class Talk:
         if self.style == "json" and (done == steps or now - self._stepped >= STEP_EVERY_S):
             self._stepped = now
             self._write("", step=done, steps=steps, loss=loss)
+
+    def transfer(self, what: str) -> Transferred:
+        """What tells how far a long transfer is; a short one is not told of."""
+        began = told = time.monotonic()
+
+        def moved(done: int, size: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= TRANSFER_EVERY_S and size:
+                told = now
+                speed = done / 1e6 / (now - began)
+                self._write(f"{what}: {done / 1e6:.1f} of {size / 1e6:.1f} MB, {speed:.1f} MB/s")
+
+        return moved
 
     def log(self, level: str, text: str) -> None:
         """A log record: talk as everything else, of whatever length and origin its text is."""

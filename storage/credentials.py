@@ -85,6 +85,7 @@ class CredentialsFile:
         self.path = path
         self._seen: tuple[int, ...] | None = None
         self._known: Credentials | None = None
+        self._told = ""
 
     def read(self) -> Credentials:
         """The newest credentials. GrantExpired where they are over.
@@ -101,7 +102,9 @@ class CredentialsFile:
         except KeyFileError as error:
             if known is None:
                 raise
-            _log.warning("%s cannot be used, the credentials read before stay in use: %s", self.path, error)
+            if str(error) != self._told:
+                self._told = str(error)
+                _log.warning("the credentials read before stay in use: %s", error)
         known.check_time()
         return known
 

@@ -21,8 +21,8 @@ from fednode.errors import Conflict, Integrity, NotFound, StorageError, Unavaila
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle
-from fednode.storage.wire import Capabilities, Entry, Transferred
-from fednode.types import Digest
+from fednode.storage.wire import Capabilities, Entry
+from fednode.types import Digest, Transferred
 
 _CHUNK = 1 << 20
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -18,7 +18,8 @@ from fednode.storage.keys import check_bucket_name
 from fednode.storage.rclone_errors import NoFolder, explained_messages
 from fednode.storage.rclone_process import REMOTE, Finished, find_program, run
 from fednode.storage.settings import RcloneSettings
-from fednode.storage.wire import Capabilities, Entry, Transferred
+from fednode.storage.wire import Capabilities, Entry
+from fednode.types import Transferred
 
 RemoteOf = Callable[[Credentials], Mapping[str, str]]
 """The options of an rclone remote (`type` and whatever it takes) for some credentials."""

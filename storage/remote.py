@@ -13,8 +13,8 @@ from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle, sha256_of
 from fednode.storage.retry import Deadlines, RetryPolicy, persistently, within
-from fednode.storage.wire import Capabilities, Entry, Transferred, Wire
-from fednode.types import Digest
+from fednode.storage.wire import Capabilities, Entry, Wire
+from fednode.types import Digest, Transferred
 
 
 class RemoteBucket:

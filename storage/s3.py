@@ -23,7 +23,8 @@ from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import explained_answer
 from fednode.storage.settings import S3Settings
-from fednode.storage.wire import Capabilities, Entry, Transferred
+from fednode.storage.wire import Capabilities, Entry
+from fednode.types import Transferred
 
 if TYPE_CHECKING:  # names of obstore's stubs, not of obstore
     from obstore.store import ClientConfig, S3Credential

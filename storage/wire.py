@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-Transferred = Callable[[int, int], None]
-"""(bytes moved so far, bytes in all) of one transfer: information only, may be called from any thread."""
+from fednode.types import Transferred
 
 
 class Entry(NamedTuple):

@@ -90,7 +90,9 @@ def _of_code(code: int, text: str, what: str, credentials: Credentials | None) -
         case Code.OBJECT_NOT_FOUND:
             return NotFound(f"{what}: not there")
         case Code.BUCKET_NOT_FOUND:
-            return NotFound(f"{what}: there is no such bucket", hint="its owner makes it with `fednode bucket create`")
+            return Unavailable(
+                f"{what}: there is no such bucket", hint="its owner makes it with `fednode bucket create`"
+            )
         case Code.PERMISSION_DENIED if _STANDS in text:
             return Conflict(f"{what}: something stands there already, and the grant may not replace it")
         case Code.PERMISSION_DENIED:

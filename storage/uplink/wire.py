@@ -14,7 +14,8 @@ from fednode.storage.uplink.client import Heard, Shared
 from fednode.storage.uplink.failures import error_from_json
 from fednode.storage.uplink.frames import Message
 from fednode.storage.uplink.library import find_library
-from fednode.storage.wire import Capabilities, Entry, Transferred
+from fednode.storage.wire import Capabilities, Entry
+from fednode.types import Transferred
 
 AT_ONCE: Final = 6
 """Calls of one bucket at a time, so that a bucket whose satellite hangs leaves the worker's threads to the others."""

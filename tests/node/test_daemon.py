@@ -190,7 +190,7 @@ def test_wrong_bytes_are_a_fault_after_three_times_whatever_comes_between(root: 
         wrong: dict[Path, list[float]] = {}
         asked = 0
 
-        async def get(key: str, target: Path, *, size: int, sha256: Digest) -> None:
+        async def get(key: str, target: Path, *, size: int, sha256: Digest, progress: object = None) -> None:
             nonlocal asked
             asked += 1
             if asked % 3:
@@ -221,7 +221,7 @@ def test_a_peer_that_lets_nobody_in_is_waited_for(root: Path) -> None:
         get = bert.bucket.get
         refused: list[str] = []
 
-        async def get_or_not(key: str, target: Path, *, size: int, sha256: Digest) -> None:
+        async def get_or_not(key: str, target: Path, *, size: int, sha256: Digest, progress: object = None) -> None:
             if len(refused) < 4:
                 refused.append(key)
                 raise Denied("no grant")

@@ -268,13 +268,13 @@ class MemoryBucket:
         if self.fail:
             raise self.fail.pop(0)
 
-    async def put(self, key: str, source: Path) -> None:
+    async def put(self, key: str, source: Path, *, progress: object = None) -> None:
         self._maybe_fail()
         data = source.read_bytes()
         if self.stored.setdefault(key, data) != data:
             raise Conflict(f"{key}: other bytes")
 
-    async def get(self, key: str, target: Path, *, size: int, sha256: Digest) -> None:
+    async def get(self, key: str, target: Path, *, size: int, sha256: Digest, progress: object = None) -> None:
         self._maybe_fail()
         data = await self.read(key, limit=size + 1)
         kept = target.with_suffix(".broken")

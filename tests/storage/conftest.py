@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storj.network import Network, missing, storj_network
+from tests.storj.network import Network
 
 from .services import Service, moto, rclone_s3
 from .stores import Makers
@@ -33,15 +33,6 @@ def moto_s3() -> Iterator[Service]:
 def served_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with rclone_s3(tmp_path_factory.mktemp("served") / "s3") as service:
         yield service
-
-
-@pytest.fixture(scope="session")
-def storj(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """A real Storj network that nobody breaks for good."""
-    if reason := missing():
-        pytest.skip(f"no real Storj network: {reason}")
-    with storj_network(tmp_path_factory.mktemp("storj")) as network:
-        yield network
 
 
 @pytest.fixture(scope="session")

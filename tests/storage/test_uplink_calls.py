@@ -245,7 +245,7 @@ MAPPED: list[tuple[int, str, type[FednodeError]]] = [
     (Code.PERMISSION_DENIED, "", Denied),
     (Code.PERMISSION_DENIED, "uplink: no permissions to delete existing object", Conflict),
     (Code.BUCKET_NAME_INVALID, "", StorageError),
-    (Code.BUCKET_NOT_FOUND, "", NotFound),
+    (Code.BUCKET_NOT_FOUND, "", Unavailable),
     (Code.KEY_INVALID, "", StorageError),
     (Code.OBJECT_NOT_FOUND, "", NotFound),
     (Code.INTERNAL, "uplink: api key format: x", KeyFileError),

@@ -1,4 +1,4 @@
-"""The network of these tests: one for each pytest process, and one for each test that breaks it."""
+"""The Storj network of the tests: one for each pytest process, and one for each test that breaks it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .network import Network, missing, storj_network
+from tests.storj.network import Network, missing, storj_network
 
 
 @pytest.fixture(scope="session")
