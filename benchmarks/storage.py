@@ -30,9 +30,10 @@ from pathlib import Path
 from fednode.errors import ConfigError
 from fednode.storage.credentials import credentials_text
 from fednode.storage.local import LocalBucket
+from fednode.storage.opening import open_bucket
 from fednode.storage.rclone_process import find_program
 from fednode.storage.remote import RemoteBucket
-from fednode.storage.settings import LocalSettings, RcloneSettings, S3Settings, UplinkSettings, open_bucket
+from fednode.storage.settings import LocalSettings, RcloneSettings, S3Settings, UplinkSettings
 from fednode.storage.uplink.library import find_library
 from fednode.types import Digest
 

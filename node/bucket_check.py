@@ -17,8 +17,9 @@ from fednode.node.places import BucketPlace
 from fednode.node.site import Site
 from fednode.storage.credentials import read_credentials
 from fednode.storage.local import LocalBucket
+from fednode.storage.opening import open_bucket
 from fednode.storage.remote import RemoteBucket
-from fednode.storage.settings import LocalSettings, open_bucket
+from fednode.storage.settings import LocalSettings
 from fednode.storage.wire import Entry
 from fednode.types import PartyName
 

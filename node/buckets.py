@@ -12,14 +12,8 @@ from fednode.node.places import BucketPlace
 from fednode.node.ports import Bucket
 from fednode.node.site import Site
 from fednode.storage.credentials import read_credentials
-from fednode.storage.settings import (
-    BucketSettings,
-    LocalSettings,
-    RcloneSettings,
-    S3Settings,
-    UplinkSettings,
-    open_bucket,
-)
+from fednode.storage.opening import open_bucket
+from fednode.storage.settings import BucketSettings, LocalSettings, RcloneSettings, S3Settings, UplinkSettings
 from fednode.types import PartyName
 
 

@@ -181,7 +181,10 @@ def _money(agreement: Agreement, own: Own) -> Iterator[Check]:
         yield Check("funding output", "failed", text, hint)
     address = enterprise_address(party.fuel_vkey, agreement.head.magic)
     text = f"hydra-node does not show its fuel: expected about {FUEL_ADA} ADA at {address}"
-    yield Check("fuel", "unknown", text)
+    hint = f"cardano-cli conway query utxo --address {address} (docs/operating-a-head.md, What a node does not show)"
+    yield Check("fuel", "unknown", text, hint)
+    text = "a node tells its own release only, and peers of another one drop each other's messages in silence"
+    yield Check("peers' releases", "unknown", text, "compare the line `hydra-node` of this list at all parties")
 
 
 def steps(agreement: Agreement, own: Own, status: HeadStatus | None) -> tuple[str, ...]:

@@ -1,14 +1,9 @@
-"""Where a bucket is and with what it is opened; and the opening. Secrets are named by file, never held here."""
+"""Where a bucket is and with what it is opened. Secrets are named by file, never held here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from fednode.storage.credentials import CredentialsFile
-from fednode.storage.local import LocalBucket
-from fednode.storage.remote import RemoteBucket
-from fednode.storage.retry import Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +46,3 @@ class RcloneSettings:
 
 
 BucketSettings = LocalSettings | S3Settings | UplinkSettings | RcloneSettings
-
-
-def open_bucket(settings: BucketSettings, deadlines: Deadlines | None = None) -> LocalBucket | RemoteBucket:
-    """A bucket that connects when it is first used. ConfigError where a program, library or address cannot do."""
-    match settings:
-        case LocalSettings():
-            return LocalBucket(settings.folder)
-        case S3Settings():
-            from fednode.storage.s3 import S3Wire
-
-            return RemoteBucket(S3Wire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)
-        case RcloneSettings():
-            from fednode.storage.rclone import RcloneWire
-
-            return RemoteBucket(RcloneWire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)
-        case UplinkSettings():
-            from fednode.storage.uplink.wire import UplinkWire
-
-            return RemoteBucket(UplinkWire(settings, CredentialsFile(settings.credentials)), deadlines=deadlines)

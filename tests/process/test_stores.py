@@ -19,7 +19,8 @@ import tomlkit
 from federation import Federation
 
 from fednode.node.protocol import facts as f
-from fednode.storage.settings import S3Settings, open_bucket
+from fednode.storage.opening import open_bucket
+from fednode.storage.settings import S3Settings
 from fednode.types import Digest
 from tests.storage.http_stub import Answer, Asked, Says, forward, stub
 from tests.storage.services import Service, moto

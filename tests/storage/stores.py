@@ -14,10 +14,11 @@ import pytest
 from fednode.errors import ConfigError
 from fednode.storage.credentials import CredentialsFile, credentials_text
 from fednode.storage.local import LocalBucket
+from fednode.storage.opening import open_bucket
 from fednode.storage.rclone import RcloneWire
 from fednode.storage.remote import RemoteBucket
 from fednode.storage.retry import Deadlines
-from fednode.storage.settings import BucketSettings, RcloneSettings, S3Settings, UplinkSettings, open_bucket
+from fednode.storage.settings import BucketSettings, RcloneSettings, S3Settings, UplinkSettings
 from fednode.storage.uplink.library import find_library
 
 from .services import Service

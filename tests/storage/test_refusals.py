@@ -14,8 +14,9 @@ from fednode.durable import write_atomic
 from fednode.errors import Conflict, Denied, GrantExpired, NotFound, StorageError, StorageTimeout, Unavailable
 from fednode.storage import remote
 from fednode.storage.credentials import credentials_text
+from fednode.storage.opening import open_bucket
 from fednode.storage.retry import Deadlines, RetryPolicy
-from fednode.storage.settings import RcloneSettings, UplinkSettings, open_bucket
+from fednode.storage.settings import RcloneSettings, UplinkSettings
 from tests.storj.network import Network
 
 from .services import Service

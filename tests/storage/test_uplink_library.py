@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fednode.errors import ConfigError
-from fednode.storage.settings import UplinkSettings, open_bucket
+from fednode.storage.opening import open_bucket
+from fednode.storage.settings import UplinkSettings
 from fednode.storage.uplink import build as building
 from fednode.storage.uplink import library
 from fednode.storage.uplink.sharing import StorjSharer

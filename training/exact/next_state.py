@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,9 @@ def advance(
         layout = objects[0].layout
         in_threads(threads, objects[0].chunks(chunk), lambda ranges: mover.move(ranges, layout, chunk))
         mover.keep_others(schema, layout)
-        written = [file for file in (mover.new, mover.new_momentum) if file is not None]
+        written = [mover.new.fd, *([mover.new_momentum.fd] if mover.new_momentum is not None else [])]
         with ThreadPoolExecutor(len(written)) as pool:
-            digests = list(pool.map(lambda file: digest_of_state(file.fd, schema), written))
+            digests = list(pool.map(partial(digest_of_state, schema=schema), written))
         return digests[0], digests[1] if len(digests) > 1 else None
 
 
