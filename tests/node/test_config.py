@@ -159,7 +159,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_match(name: str, key: str, n
 
 def test_peers_are_checked_too() -> None:
     error = refusal(tables(peers={"bob": {"bukcet": "x"}}))
-    assert error.message == "fednode.toml: peers.bob.bukcet is an unknown key, expected one of: " + ", ".join(Peer.model_fields)
+    assert error.message == "fednode.toml: peers.bob.bukcet is an unknown key, expected one of: " + ", ".join(
+        Peer.model_fields
+    )
     assert "peers.bob.bucket is missing" in refusal(tables(peers={"bob": {}})).message
     assert "peers.Bob" in refusal(tables(peers={"Bob": {"bucket": "x"}})).message
 
