@@ -21,6 +21,7 @@ case $1 in
   sync)
     echo "$*" >>"$CALLS"
     echo "bytecode: ${{PYTHONDONTWRITEBYTECODE-written}}" >>"$CALLS"
+    echo "sudo: $(command -v sudo)" >>"$CALLS"
     mkdir -p "$3/.venv/bin"
     echo x >>"$3/.venv/half-done"
     if [ -n "${{TORN-}}" ]; then exit 1; fi
@@ -29,7 +30,7 @@ case $1 in
     echo home = there >"$3/.venv/pyvenv.cfg" ;;
 esac
 """
-BASE = "bash sh env cat sed head sort cut sha256sum mkdir dirname readlink rm mv ln sleep"
+BASE = "bash sh env cat sed head sort cut sha256sum mkdir dirname readlink rm mv ln sleep chmod"
 
 
 @pytest.fixture
@@ -70,6 +71,14 @@ def run(checkout: Path, path: Path, **extra: str) -> subprocess.CompletedProcess
 def calls(checkout: Path) -> list[str]:
     file = checkout.parent / "calls"
     return [line for line in file.read_text().splitlines() if line.startswith("sync")] if file.exists() else []
+
+
+def test_no_package_that_is_built_on_the_way_can_ask_for_more_rights(checkout: Path, tmp_path: Path) -> None:
+    path = tools(tmp_path / "bin")
+    (path / "sudo").write_text("#!/bin/sh\necho more rights >>$CALLS\n")
+    (path / "sudo").chmod(0o755)
+    assert run(checkout, path).returncode == 0
+    assert f"sudo: {checkout}/.setup/no-sudo/sudo" in (checkout.parent / "calls").read_text().splitlines()
 
 
 def test_first_call_syncs_from_the_lock_and_speaks_on_stderr_only(checkout: Path, tmp_path: Path) -> None:
