@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fednode.durable import fsync_dir
+from fednode.durable import make_folders, publish
 from fednode.errors import ConfigError, FednodeError
 from fednode.storage.uplink.library import FILE, SOURCES, built_library
 
@@ -29,15 +29,12 @@ def build(folder: Path | None = None) -> tuple[Path, bool]:
     if target.is_file():
         return target, False
     go = _tools()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as scratch:
         built = Path(scratch) / FILE
         _compile(go, built)
         # A half-written library under the final name would be loaded by whoever starts now.
-        with built.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(built, target)
-    fsync_dir(target.parent)
+        publish(built, target)
     return target, True
 
 
