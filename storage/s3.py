@@ -7,21 +7,23 @@ import asyncio
 import contextlib
 import ipaddress
 import mmap
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypedDict, cast
 from urllib.parse import urlsplit
 
+import httpx
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from fednode.errors import ConfigError, NotFound, StorageError
+from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
 from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import explained_answer
+from fednode.storage.s3_get import answered, length, trusted
 from fednode.storage.settings import S3Settings
 from fednode.storage.wire import Capabilities, Entry
 from fednode.types import Transferred
@@ -35,6 +37,10 @@ _MAPPED_FROM: Final = 1 << 20
 """Smaller files are read; bigger ones are mapped, and no copy of them is made."""
 _NO_DEADLINE: Final = timedelta(days=7)
 """Deadlines are RemoteBucket's, which knows the size; the client's own would be 30 s for a transfer of any size."""
+
+
+_SIGNED_FOR: Final = timedelta(hours=1)
+"""How long a signed address may be used: it is, at once."""
 
 
 class _Found(TypedDict):
@@ -56,6 +62,7 @@ class S3Wire:
         check_bucket_name(settings.bucket)
         self._settings = settings
         self._credentials = credentials
+        self._trusted = trusted(settings.ca_file)
         self._options = _client_options(settings)
         self._made: tuple[Credentials, S3Store] | None = None
 
@@ -75,8 +82,11 @@ class S3Wire:
         with self._calling(key) as store, contextlib.suppress(FileNotFoundError):
             return (await obstore.head_async(store, key))["size"]
         # The answer to HEAD has no body: only GET tells an absent key from an absent bucket.
-        with self._calling(key) as store:
-            return (await obstore.get_async(store, key)).meta["size"]
+        async with self._get(key) as answer:
+            size = length(answer)
+        if size is None:
+            raise Unavailable(f"{self.name}: {key}: the store does not say how long it is")
+        return size
 
     async def upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
         """One conditional PUT (If-None-Match); the client keeps no copy of the file."""
@@ -90,17 +100,17 @@ class S3Wire:
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
         """Stream into `target`; the connection is dropped at `limit`."""
         left = limit
-        with target.open("wb") as handle, self._calling(key) as store:
-            answer = await obstore.get_async(store, key)
-            total = min(answer.meta["size"], limit)
-            async for chunk in answer.stream(min_chunk_size=_CHUNK):
-                part = memoryview(chunk)[:left]
-                await asyncio.to_thread(_write, handle, part, target)
-                left -= len(part)
-                if progress is not None:
-                    progress(limit - left, total)
-                if not left:
-                    break
+        with explained(str(target)), target.open("wb") as handle:
+            async with self._get(key) as answer:
+                total = min(length(answer) or limit, limit)
+                async for chunk in answer.aiter_raw(_CHUNK):
+                    part = memoryview(chunk)[:left]
+                    await asyncio.to_thread(handle.write, part)
+                    left -= len(part)
+                    if progress is not None:
+                        progress(limit - left, total)
+                    if not left:
+                        break
 
     async def list(self, prefix: str) -> AsyncIterator[Entry]:
         """Raises where any page is refused."""
@@ -119,6 +129,14 @@ class S3Wire:
     async def aclose(self) -> None:
         """Connections close when the client is collected."""
         self._made = None
+
+    @contextlib.asynccontextmanager
+    async def _get(self, key: str) -> AsyncGenerator[httpx.Response]:
+        with self._calling(key) as store:
+            url = await obstore.sign_async(store, "GET", key, _SIGNED_FOR)
+        refused = self._credentials.read().refused
+        async with answered(url, self._trusted, f"{self.name}: {key}", refused) as answer:
+            yield answer
 
     @contextlib.contextmanager
     def _calling(self, what: str, *, written: bool = False) -> Generator[S3Store, None, None]:
@@ -193,12 +211,7 @@ def _client_options(settings: S3Settings) -> ClientConfig:
         "connect_timeout": timedelta(seconds=10),
     }
     if settings.ca_file is not None:
-        try:
-            options["root_certificate"] = settings.ca_file.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"ca_file {settings.ca_file} cannot be read: {error.strerror}") from None
-        if b"-----BEGIN CERTIFICATE-----" not in options["root_certificate"]:
-            raise ConfigError(f"ca_file {settings.ca_file}: expected a certificate in PEM form")
+        options["root_certificate"] = settings.ca_file.read_bytes()
     return options
 
 
@@ -218,8 +231,3 @@ def _body(handle: BinaryIO, size: int) -> bytes | memoryview:
         raise StorageError(f"{handle.name} has {len(data)} bytes, expected {size}: it changed while it was read")
     # obstore would read a mapping like a file, into memory; of a view it takes no copy.
     return data if isinstance(data, bytes) else memoryview(data)
-
-
-def _write(handle: BinaryIO, part: memoryview, target: Path) -> None:
-    with explained(str(target)):
-        handle.write(part)

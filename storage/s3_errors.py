@@ -17,7 +17,9 @@ from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageErr
 _STATUS: Final = re.compile(r"non-2xx status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
 _CONNECTION: Final = re.compile(r"kind: (Connect|Timeout|Request|Interrupted|Decode|Body)\b|error sending request")
-_CERTIFICATE: Final = re.compile(r"invalid peer certificate|UnknownIssuer|CertificateError|NotValidForName")
+_CERTIFICATE: Final = re.compile(
+    r"invalid peer certificate|UnknownIssuer|CertificateError|NotValidForName|CERTIFICATE_VERIFY_FAILED"
+)
 
 _QUOTA: Final = frozenset({"QuotaExceeded", "ServiceQuotaExceeded", "StorageLimitExceeded", "XMinioStorageFull"})
 _SLOW: Final = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "RequestLimitExceeded"})
@@ -33,7 +35,7 @@ def explained_answer(error: Exception, where: str, refused: Callable[[str], Deni
     """
     text = str(error)
     status, code = _found(_STATUS, text), _found(_CODE, text)
-    shown = f"{where}: the store answered {status or 'with an error'}{f' ({code})' if code else ''}"
+    shown = _shown(where, status, code)
     named = _by_code(code, shown, where, refused)
     if named is not None:
         return named
@@ -47,6 +49,30 @@ def explained_answer(error: Exception, where: str, refused: Callable[[str], Deni
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in ("401", "403"):
         return refused(where)
     return _by_status(status, shown, text, where)
+
+
+def explained_status(status: str, body: str, where: str, refused: Callable[[str], Denied]) -> StorageError:
+    """The error of ours for a GET of an object about `where`, answered by `status` and a `body` that begins so."""
+    code = _found(_CODE, body)
+    shown = _shown(where, status, code)
+    named = _by_code(code, shown, where, refused)
+    if named is not None:
+        return named
+    if status == "404":
+        return NotFound(f"{where}: there is no such object")
+    if status in ("401", "403"):
+        return refused(where)
+    return _elsewhere(where) if status.startswith("3") else _by_status(status, shown, "", where)
+
+
+def no_connection(where: str, text: str) -> Unavailable:
+    """The error for a call that was not answered, or not to the end; `text` is a library's, and not shown."""
+    if _CERTIFICATE.search(text):
+        return Unavailable(
+            f"{where}: the store's certificate is not from an authority that this machine trusts",
+            hint="name your own authority's certificate as ca_file, or look who answers at this endpoint",
+        )
+    return Unavailable(f"{where}: no connection to the store, or it broke off", hint="is the endpoint right?")
 
 
 def no_bucket(where: str) -> Unavailable:
@@ -80,15 +106,18 @@ def _by_status(status: str, shown: str, text: str, where: str) -> StorageError:
     if status:
         return StorageError(shown)
     if "Received redirect" in text:
-        return StorageError(f"{where}: the store sends us elsewhere", hint="look at endpoint and region")
-    if _CERTIFICATE.search(text):
-        return Unavailable(
-            f"{where}: the store's certificate is not from an authority that this machine trusts",
-            hint="name your own authority's certificate as ca_file, or look who answers at this endpoint",
-        )
-    if _CONNECTION.search(text):
-        return Unavailable(f"{where}: no connection to the store, or it broke off", hint="is the endpoint right?")
+        return _elsewhere(where)
+    if _CERTIFICATE.search(text) or _CONNECTION.search(text):
+        return no_connection(where, text)
     return StorageError(f"{where}: the store's answer is not that of an S3", hint="is the endpoint right?")
+
+
+def _elsewhere(where: str) -> StorageError:
+    return StorageError(f"{where}: the store sends us elsewhere", hint="look at endpoint and region")
+
+
+def _shown(where: str, status: str, code: str) -> str:
+    return f"{where}: the store answered {status or 'with an error'}{f' ({code})' if code else ''}"
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:
