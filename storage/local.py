@@ -151,18 +151,19 @@ class LocalBucket:
         found: list[Entry] = []
 
         def failed(error: OSError) -> None:
-            raise error
+            if not isinstance(error, FileNotFoundError):  # gone since its parent was read: a janitor is at work
+                raise error
 
         with explained(f"{self}: listing {prefix or 'everything'}"):
             if not self.folder.is_dir():
                 raise self._absent()
             start = self.folder / prefix
             for folder, _, names in os.walk(start, onerror=failed) if start.is_dir() else ():
-                for name in names:
-                    path = Path(folder, name)
-                    status = path.lstat()
-                    if stat.S_ISREG(status.st_mode) and not name.startswith("."):
-                        found.append(Entry(path.relative_to(self.folder).as_posix(), status.st_size))
+                for path in (Path(folder, name) for name in names if not name.startswith(".")):
+                    with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                        status = path.lstat()
+                        if stat.S_ISREG(status.st_mode):
+                            found.append(Entry(path.relative_to(self.folder).as_posix(), status.st_size))
         return found
 
     def _delete(self, key: str) -> None:

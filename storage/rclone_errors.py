@@ -16,7 +16,11 @@ _TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("no folder", r"directory not found"),
     ("no grant", r"invalid access grant format|unable to parse access|storj: access:"),
     ("throttled", r"too many requests|rate limit"),
-    ("quota", r"(storage|segments?|bandwidth|usage) limit exceeded|exceeded usage limit|no space left|quota exceeded"),
+    (
+        "quota",
+        r"(storage|segments?|bandwidth|usage) limit exceeded|exceeded usage limit|quota exceeded"
+        r"|no space left|file too large",
+    ),
     ("denied", r"permission denied|unauthorized|api credentials|access denied|forbidden|revoked"),
     ("absent", r"object not found"),
     (

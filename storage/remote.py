@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 from fednode.errors import Conflict, Integrity, NotFound, StorageError
@@ -13,7 +14,7 @@ from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle, sha256_of
 from fednode.storage.retry import Deadlines, RetryPolicy, persistently, within
-from fednode.storage.wire import Capabilities, Entry, Wire
+from fednode.storage.wire import Capabilities, Entry, Listed, Wire
 from fednode.types import Digest, Transferred
 
 
@@ -67,14 +68,8 @@ class RemoteBucket:
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole. NotFound where absent; Integrity(kind="size") where longer than `limit` bytes."""
         segments(key)
-        with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
-            path = Path(folder) / "object"
-
-            async def attempt() -> None:
-                path.write_bytes(b"")
-                await self._download(key, path, limit + 1, None)
-
-            await persistently(self._policy, attempt)
+        with _scratch() as path:
+            await persistently(self._policy, lambda: self._download(key, path, limit + 1, None))
             data = path.read_bytes()
         if len(data) > limit:
             raise Integrity(f"{self._where(key)} has more than {limit} bytes", kind="size")
@@ -135,11 +130,11 @@ class RemoteBucket:
 
     async def _holds(self, key: str, source: Path, size: int) -> bool:
         """Whether the stored bytes are those of `source`; the comparison lies on our own disk for a moment."""
-        with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
-            path = Path(folder) / "object"
-            path.touch()
+        with _scratch() as path:
             await self._download(key, path, size + 1, None)
-            return await asyncio.to_thread(sha256_of, path) == await asyncio.to_thread(sha256_of, source)
+            with explained(str(source)):
+                ours = await asyncio.to_thread(sha256_of, source)
+            return await asyncio.to_thread(sha256_of, path) == ours
 
     def _conflict(self, key: str, source: Path) -> Conflict:
         return Conflict(
@@ -148,8 +143,20 @@ class RemoteBucket:
         )
 
 
+@contextlib.contextmanager
+def _scratch() -> Generator[Path, None, None]:
+    """An empty file in a private folder, gone afterwards. QuotaExceeded where the disk is full."""
+    with explained(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="fednode-") as folder:
+        path = Path(folder) / "object"
+        path.touch()
+        yield path
+
+
 async def _all(entries: AsyncIterator[Entry]) -> list[Entry]:
-    return [entry async for entry in entries]
+    listed = Listed()
+    async for entry in entries:
+        listed.add(entry)
+    return listed.entries
 
 
 def _size(source: Path) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from fednode.errors import StorageError
 from fednode.types import Transferred
 
 
@@ -16,6 +17,25 @@ class Entry(NamedTuple):
     key: str
     size: int
     """In bytes."""
+
+
+MOST_LISTED: Final = 64 << 20
+"""Of a listing, in characters of keys and 100 for each object beside them: some 400,000 objects."""
+
+
+@dataclass(slots=True)
+class Listed:
+    """What came of a listing so far. A hostile store may list without end."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    room: int = MOST_LISTED
+
+    def add(self, entry: Entry) -> None:
+        """StorageError where it is too much."""
+        self.room -= len(entry.key) + 100
+        if self.room < 0:
+            raise StorageError(f"the listing is longer than {MOST_LISTED >> 20} MiB", hint="whose bucket is it?")
+        self.entries.append(entry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,10 @@ def tamed(text: str) -> str:
 
 
 def error_to_json(error: BaseException) -> Message:
-    """Kinds: store (the library's code), grant, file (errno), changed, cancelled, config, internal. Never a secret."""
+    """Kinds: store (the library's code), grant, file (errno), changed, cancelled, config, refused (by us), internal.
+
+    Never a secret.
+    """
     match error:
         case StoreError():
             return {"kind": "store", "code": error.code, "text": tamed(error.text)}
@@ -53,6 +56,8 @@ def error_to_json(error: BaseException) -> Message:
             return {"kind": "grant"}
         case ConfigError():
             return {"kind": "config", "text": error.message, "hint": error.hint}
+        case StorageError():
+            return {"kind": "refused", "text": error.message, "hint": error.hint}
         case SourceChangedError():
             return {"kind": "changed"}
         case CancelledError():
@@ -79,6 +84,8 @@ def error_from_json(error: Message, what: str, credentials: Credentials | None, 
             return StorageError(f"{path} changed while it was uploaded; nothing is visible in the store")
         case "config":
             return ConfigError(text, hint=str(error.get("hint", "")))
+        case "refused":
+            return StorageError(f"{what}: {text}", hint=str(error.get("hint", "")))
         case "cancelled":
             return Unavailable(f"{what}: cancelled")
         case _:

@@ -9,6 +9,7 @@ from typing import Final
 
 from fednode.errors import KeyFileError, NotFound
 from fednode.storage.credentials import Credentials, CredentialsFile
+from fednode.storage.keys import check_bucket_name
 from fednode.storage.settings import UplinkSettings
 from fednode.storage.uplink.client import Heard, Shared
 from fednode.storage.uplink.failures import error_from_json
@@ -25,7 +26,8 @@ class UplinkWire:
     """Satisfies `Wire`. Connects at the first call; a replaced credentials file counts from the next call on."""
 
     def __init__(self, settings: UplinkSettings, credentials: CredentialsFile) -> None:
-        """ConfigError where the native library or uplink-python is missing."""
+        """ConfigError where the native library or uplink-python is missing, or the bucket's name is none."""
+        check_bucket_name(settings.bucket)
         self._bucket = settings.bucket
         self._credentials = credentials
         self._shared = Shared(find_library(settings.library))

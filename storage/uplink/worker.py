@@ -25,6 +25,7 @@ from fednode.storage.uplink.access import Permission, Uplink
 from fednode.storage.uplink.calls import Project, StoreError
 from fednode.storage.uplink.failures import CancelledError, error_to_json
 from fednode.storage.uplink.frames import Message, pack, read
+from fednode.storage.wire import Entry, Listed
 
 THREADS: Final = 32
 """Most calls at a time; further ones wait for a thread."""
@@ -110,6 +111,8 @@ class Worker:
                 if (call := self._calls.get(message["cancel"])) is not None:
                     # Closing a project may take a moment, in which other calls must be heard.
                     self._enders.submit(call.cancel)
+                else:  # its reply was on the way, and whoever asks may have missed it
+                    self._send({"id": message["cancel"], "error": error_to_json(CancelledError())})
                 continue
             call = self._calls[message["id"]] = Call()
             self._pool.submit(self._answer, message, call)
@@ -176,14 +179,14 @@ class Worker:
         return {}
 
     def _list(self, project: Project, message: Message, call: Call) -> None:
-        page: list[tuple[str, int]] = []
-        for entry in project.list(message["bucket"], message["prefix"]):
+        listed = Listed()
+        for key, size in project.list(message["bucket"], message["prefix"]):
             call.check()
-            page.append(entry)
-            if len(page) == _PAGE:
-                self._send({"id": message["id"], "entries": page})
-                page = []
-        self._send({"id": message["id"], "entries": page})
+            listed.add(Entry(key, size))
+            if len(listed.entries) == _PAGE:
+                self._send({"id": message["id"], "entries": listed.entries})
+                listed.entries.clear()
+        self._send({"id": message["id"], "entries": listed.entries})
 
     def _moved(self, message: Message, call: Call) -> Callable[[int], None]:
         told = time.monotonic()
