@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednode.errors import Conflict, Integrity, NotFound, StorageError
+from fednode.errors import Conflict, Integrity, NotFound, QuotaExceeded, StorageError
 from fednode.storage.keys import MAX_KEY, segments
+from fednode.storage.local import LocalBucket
 from fednode.types import Digest
 
 from .stores import STORES, Box, Makers
@@ -204,6 +207,36 @@ async def test_an_interrupted_get_leaves_nothing(box: Box, source: Path, tmp_pat
     found = [path for path in target.parent.glob("*") if not path.name.startswith(".")]
     assert [path.name for path in found] in ([], ["t"])
     assert all(path.read_bytes() == DATA for path in found)
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file grows beyond 1 MiB, of this process or of those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_while_getting(box: Box, source: Path, tmp_path: Path) -> None:
+    """It is told as such, leaves nothing behind, and the same call works when there is room again."""
+    await box.bucket.put(box.key, source)
+    await box.bucket.aclose()  # whatever process serves it is started anew
+    target = tmp_path / "cache" / "t"
+    with full_disk():
+        with pytest.raises(QuotaExceeded):
+            await box.bucket.get(box.key, target, size=len(DATA), sha256=digest(DATA))
+        if not isinstance(box.bucket, LocalBucket):  # that needs no room to read or compare
+            with pytest.raises(QuotaExceeded):
+                await box.bucket.read(box.key, limit=len(DATA))
+            with pytest.raises(QuotaExceeded):
+                await box.bucket.put(box.key, source)
+        await box.bucket.aclose()
+    assert list(target.parent.iterdir()) == []
+    await box.bucket.get(box.key, target, size=len(DATA), sha256=digest(DATA))
+    assert target.read_bytes() == DATA
 
 
 async def test_listing_200_keys(box: Box) -> None:

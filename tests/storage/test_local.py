@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,22 @@ async def test_failing_disk_while_putting(
     assert list((folder / "p").iterdir()) == []
     await LocalBucket(folder).put("p/x", source)
     assert await LocalBucket(folder).read("p/x", limit=6) == b"secret"
+
+
+async def test_a_listing_beside_whoever_writes_and_deletes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are gone again when they are looked at: a writer's temporary file, an object of the janitor."""
+    (folder / "p" / "x").write_bytes(b"secret")
+    (folder / "going").mkdir()
+    walk = os.walk
+
+    def racing(top: Path, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str], list[str]]]:
+        for path, folders, names in walk(top, onerror=onerror):
+            yield path, folders, [*names, ".x.1234", "deleted"]
+            if "going" in folders:
+                (folder / "going").rmdir()
+
+    monkeypatch.setattr(os, "walk", racing)
+    assert ("p/x", 6) in [entry async for entry in LocalBucket(folder).list()]
 
 
 async def test_failing_own_disk_while_getting_names_the_target(

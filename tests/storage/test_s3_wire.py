@@ -218,6 +218,62 @@ async def test_a_body_without_end_stops_at_one_byte_more(credentials: Path, tmp_
         assert Path(caught.value.kept).stat().st_size == 100_001
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, StorageError), (403, Denied), (404, NotFound), (429, Throttled), (500, Unavailable)]
+)
+async def test_a_refusal_that_claims_to_be_huge_is_read_in_part(
+    credentials: Path, tmp_path: Path, status: int, expected: type[StorageError]
+) -> None:
+    """A peer's store may answer what it likes; memory for all of it is not even asked for."""
+
+    def endless(write: Callable[[bytes], object]) -> None:
+        while True:
+            write(b"x" * 65536)
+
+    huge = Answer(status, headers={"Content-Length": str(1 << 45)}, more=endless)
+    with stub(lambda asked: huge if asked.method == "GET" else Answer(404)) as server:
+        store = bucket(server.url, credentials)
+        for work in (store.get(KEY, tmp_path / "t", size=1, sha256=Digest("0" * 64)), store.head(KEY)):
+            with pytest.raises(expected):
+                await work
+    assert list(tmp_path.glob("*t*.kept")) == []
+
+
+async def test_a_get_over_tls_is_signed_and_meets_the_right_store_only(tmp_path: Path, credentials: Path) -> None:
+    authority, pair = certificates(tmp_path)
+    with stub(lambda _: Answer(200, b"adapter"), pair) as server:
+        await wire(server.url, credentials, ca_file=authority).download(KEY, tmp_path / "t", limit=5, progress=None)
+        assert (tmp_path / "t").read_bytes() == b"adapt"
+        with pytest.raises(Unavailable, match="authority") as caught:
+            await wire(server.url, credentials).download(KEY, tmp_path / "u", limit=5, progress=None)
+        shows_no_secret(caught.value)
+    (request,) = server.asked
+    assert request.path.startswith(f"/bucket/{KEY}?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
+    assert "X-Amz-Security-Token=TOKENCANARY" in request.path
+    assert CANARY not in request.path
+
+
+async def test_a_get_that_is_sent_elsewhere_does_not_go_there(tmp_path: Path, credentials: Path) -> None:
+    with stub(lambda _: Answer(200, b"another's")) as other:
+        there = {"Location": f"{other.url}/bucket/{KEY}"}
+        with stub(lambda _: Answer(307, headers=there)) as server, pytest.raises(StorageError, match="elsewhere"):
+            await wire(server.url, credentials).download(KEY, tmp_path / "t", limit=5, progress=None)
+    assert other.asked == []
+
+
+async def test_a_listing_without_end(credentials: Path) -> None:
+    keys = "".join(
+        f"<Contents><Key>{number:06d}{'k' * 1000}</Key><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        f'<ETag>"1"</ETag><Size>{1 << 60}</Size></Contents>'
+        for number in range(1000)
+    )
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+    page = f"<?xml version='1.0'?><ListBucketResult>{more}{keys}</ListBucketResult>".encode()
+    with stub(lambda _: Answer(200, page)) as server, pytest.raises(StorageError, match="longer than 64 MiB"):
+        _ = [entry async for entry in bucket(server.url, credentials).list()]
+    assert 50 < len(server.asked) < 100
+
+
 async def test_a_body_that_breaks_off(credentials: Path, tmp_path: Path) -> None:
     sized = {"Content-Length": "1000", "ETag": '"1"', "Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT"}
     sized["Connection"] = "close"

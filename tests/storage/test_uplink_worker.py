@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -18,10 +20,14 @@ import pytest_asyncio
 from fednode.errors import ConfigError, Conflict, Denied, NotFound, QuotaExceeded, StorageError, Unavailable
 from fednode.storage.remote import RemoteBucket
 from fednode.storage.retry import Deadlines, RetryPolicy
+from fednode.storage.uplink.access import Uplink
+from fednode.storage.uplink.calls import Project
 from fednode.storage.uplink.client import UplinkClient
+from fednode.storage.uplink.failures import error_from_json, error_to_json
 from fednode.storage.uplink.frames import Message
 from fednode.storage.uplink.sharing import StorjSharer
 from fednode.storage.uplink.wire import AT_ONCE, UplinkWire
+from fednode.storage.uplink.worker import Call, Worker
 
 from .uplink_support import GRANT, build_stub, grant_file, wire
 
@@ -186,6 +192,39 @@ async def test_an_old_process_is_replaced_when_its_calls_are_done(client: Uplink
     with pytest.raises(asyncio.CancelledError):
         await hung
     assert gone(first)
+
+
+async def test_a_cancel_that_crosses_the_reply_ends_no_process(store: UplinkWire) -> None:
+    """A deadline may pass in the moment in which the reply arrives: the worker knows the call no longer."""
+    with pytest.raises(NotFound):
+        await store.stat("x")
+    first, process = pid_of(store), store._shared.client()._worker
+    assert process is not None
+    await process._cancel(1_000_000)
+    assert process.idle
+    assert pid_of(store) == first
+    with pytest.raises(NotFound):
+        await store.stat("x")
+
+
+async def test_a_listing_without_end(library: Path, tmp_path: Path) -> None:
+    class Endless:
+        def list(self, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
+            return itertools.repeat(("k" * 10_000, 1))
+
+    pages: list[Mapping[str, object]] = []
+    worker = Worker(cast(Uplink, None), pages.append)
+    with pytest.raises(StorageError, match="longer than"):
+        worker._list(cast(Project, Endless()), {"id": 1, "bucket": "bucket", "prefix": ""}, Call())
+    assert 50 < len(pages) < 200
+    told = error_from_json(error_to_json(StorageError("too long", hint="mend it")), "listing", None, None)
+    assert (type(told), told.message, told.hint) == (StorageError, "listing: too long", "mend it")
+
+
+@pytest.mark.parametrize("name", ["", "ab", "A-bucket", "a/b", "bucket\0evil"])
+def test_names_that_are_no_bucket(library: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="bucket name"):
+        wire(library, grant_file(tmp_path), name)
 
 
 async def test_progress_that_fails_harms_no_call(
