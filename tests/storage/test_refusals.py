@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -179,6 +180,37 @@ async def test_over_revoked_and_renewed(lab: Lab, tmp_path: Path) -> None:
     assert await listed(reader, lab.base) == [lab.key]
     for bucket in (past, by_our_clock, reader):
         await bucket.aclose()
+
+
+async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
+    storj: Network, gateway: Service, makers: Makers, tmp_path: Path
+) -> None:
+    owner, base, source = open_bucket(s3_settings(makers, gateway)), new_base(), tmp_path / "source"
+    key = f"{base}000001/object"
+    source.write_bytes(BODY)
+    await owner.put(key, source)
+    done = storj.uplink("access", "restrict", "--prefix", f"sj://{gateway.bucket}/{base}", "--readonly")
+    assert done.returncode == 0, done.stderr
+    grant = done.stdout.split()[-1]
+    with storj.gateway_before(grant) as found:
+        service = Service(found.endpoint, gateway.bucket, found.access_key, found.secret_key, region=found.region)
+        reader = open_bucket(s3_settings(makers, service))
+        assert await reader.read(key, limit=len(BODY)) == BODY
+        assert await listed(reader, base) == [key]
+        with pytest.raises(NotFound):
+            await reader.head(f"{base}absent")
+        with pytest.raises(Denied):
+            for _ in range(20):
+                with contextlib.suppress(Unavailable):  # the gateway's answer to a refused upload is 500 now and then
+                    await reader.put(f"{base}new", source)
+        for work in (reader.delete(key), listed(reader)):
+            with pytest.raises(Denied):
+                await work
+        await every_call_is_denied(reader, "elsewhere/object", tmp_path)
+        done = storj.uplink("access", "revoke", grant)
+        assert done.returncode == 0, done.stderr
+        await every_call_is_denied(reader, key, tmp_path)
+    assert await listed(owner, base) == [key]
 
 
 async def test_a_missing_storj_bucket_is_not_made(lab: Lab, tmp_path: Path) -> None:
