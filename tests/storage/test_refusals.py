@@ -186,7 +186,8 @@ async def put_at_last(bucket: Bucket, key: str, source: Path) -> None:
     """The gateway's answer to a refused upload is a 500 now and then, which the next attempt mends."""
     for _ in range(20):
         with contextlib.suppress(Unavailable):
-            return await bucket.put(key, source)
+            await bucket.put(key, source)
+            return
 
 
 async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
