@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from fednode.errors import ConfigError
+from fednode.node.printable import one_line
 
 MAX_FILE: Final = 1 << 20
 MAX_SHOWN: Final = 80
@@ -98,7 +99,7 @@ class TomlFile:
         self, model: type[BaseModel], where: Where, kind: str, message: str, tables: Mapping[str, Any]
     ) -> ConfigError:
         meaning, names = _meaning(model, where)
-        key = str(where[-1])
+        key = one_line(str(where[-1]))
         if kind == "extra_forbidden":
             near = difflib.get_close_matches(key, names, n=1)
             known = ", ".join(names)
@@ -137,10 +138,12 @@ class TomlFile:
 
 
 def dotted(where: Sequence[str | int]) -> str:
-    """`("party", 1, "weight")` as `party[1].weight`; a key that is no key of ours may have any length, and is cut."""
+    """`("party", 1, "weight")` as `party[1].weight`; a key that is no key of ours may have any length and any
+    characters, and is made fit to be read."""
     text = ""
     for item in where:
-        item = item if isinstance(item, int) or len(item) <= MAX_SHOWN else item[: MAX_SHOWN - 3] + "..."
+        if isinstance(item, str):
+            item = one_line(item if len(item) <= MAX_SHOWN else item[: MAX_SHOWN - 3] + "...")
         text += f"[{item}]" if isinstance(item, int) else f".{item}" if text else item
     return text
 

@@ -440,3 +440,10 @@ def test_a_value_shown_is_bounded() -> None:
 def test_rubbish_in_any_table_is_a_config_error_or_an_agreement(value: Any, name: str) -> None:
     error = outcome(tables() | {name: value})
     assert error is None or error.message.startswith("peers.toml: ")
+
+
+def test_a_key_with_a_line_break_stays_in_one_line() -> None:
+    """Keys of [model.sha256] are names of files, and a message names the key."""
+    raw = tables()
+    raw["model"]["sha256"] = {"w.safet\nsoors": "0" * 64}
+    assert r"model.sha256.w.safet\nsoors" in refusal(raw).message
