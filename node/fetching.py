@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fednode.errors import Conflict, Integrity, NotFound, ObjectRefused, StorageError, Unavailable
+from fednode.errors import (
+    ConfigError,
+    Conflict,
+    Integrity,
+    KeyFileError,
+    NotFound,
+    ObjectRefused,
+    StorageError,
+    Unavailable,
+)
 from fednode.node.ports import Aggregator, Bucket, Clock
 from fednode.node.protocol import events as e
 from fednode.node.protocol.pending import Fetch
@@ -131,10 +140,11 @@ async def _download(
             if not own:
                 raise
             raise _own_lost(command, missing.message) from missing
-        except StorageError as refused:
+        except (StorageError, KeyFileError, ConfigError) as refused:
             if own or refused.retryable:
                 raise
-            # A peer that lets nobody in, in whatever way, is an absent peer: wait, and let the deadline decide.
+            # A peer that lets nobody in, in whatever way, is an absent peer: wait, and let the deadline decide. So is
+            # one whose renewed grant is none: another file may be put in its place at any time.
             raise Unavailable(refused.message, hint=refused.hint) from refused
         else:
             site.answers.wrong.pop(command, None)

@@ -15,10 +15,12 @@ from fednode.errors import (
     ConfigError,
     Conflict,
     Denied,
+    FednodeError,
     HeadError,
     HeadUnavailable,
     Integrity,
     JournalError,
+    KeyFileError,
     PeerFault,
     StorageError,
     TrainingError,
@@ -215,7 +217,10 @@ def test_wrong_bytes_are_a_fault_after_three_times_whatever_comes_between(root: 
     play(root, story)
 
 
-def test_a_peer_that_lets_nobody_in_is_waited_for(root: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [Denied("no"), KeyFileError("a renewed grant that is none"), ConfigError("S3 keys, expected a grant")]
+)
+def test_a_peer_that_lets_nobody_in_is_waited_for(root: Path, error: FednodeError) -> None:
     async def story(parties: list[Party]) -> None:
         anna, bert = parties[:2]
         get = bert.bucket.get
@@ -224,7 +229,7 @@ def test_a_peer_that_lets_nobody_in_is_waited_for(root: Path) -> None:
         async def get_or_not(key: str, target: Path, *, size: int, sha256: Digest, progress: object = None) -> None:
             if len(refused) < 4:
                 refused.append(key)
-                raise Denied("no grant")
+                raise error
             await get(key, target, size=size, sha256=sha256)
 
         bert.bucket.get = get_or_not  # type: ignore[method-assign]  # one answer of one bucket
