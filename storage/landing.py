@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from fednode.durable import make_folders, publish
-from fednode.errors import Integrity
+from fednode.errors import Integrity, StorageError
 from fednode.types import Digest
 
 
@@ -49,3 +49,11 @@ def sha256_of(path: Path) -> Digest:
     """Of a file's bytes, in hex."""
     with path.open("rb") as handle:
         return Digest(hashlib.file_digest(handle, "sha256").hexdigest())
+
+
+def size_of(source: Path) -> int:
+    """In bytes. StorageError where it cannot be told."""
+    try:
+        return source.stat().st_size
+    except OSError as error:
+        raise StorageError(f"{source} cannot be read: {error.strerror}") from error

@@ -12,28 +12,39 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, TypeVar
 
 from fednode.durable import fsync_dir, make_folders
 from fednode.errors import Conflict, Integrity, NotFound, StorageError, Unavailable
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
-from fednode.storage.landing import landing, settle
+from fednode.storage.landing import landing, settle, size_of
+from fednode.storage.retry import Deadlines, within
 from fednode.storage.wire import Capabilities, Entry
 from fednode.types import Digest, Transferred
 
+T = TypeVar("T")
 _CHUNK = 1 << 20
+_THREADS: Final = 4
+"""Of each bucket: a folder that hangs takes its own threads only."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class LocalBucket:
-    """The bucket in `folder`. Satisfies the daemon's `Bucket` port; blocking work runs in threads."""
+    """The bucket in `folder`. Satisfies the daemon's `Bucket` port; blocking work runs in threads.
 
-    def __init__(self, folder: Path) -> None:
+    Every call raises StorageTimeout at its deadline, also where the folder hangs (a mount whose server is gone). What
+    it had begun then ends by itself, and whole.
+    """
+
+    def __init__(self, folder: Path, deadlines: Deadlines | None = None) -> None:
         """`folder` is made by nobody here: where it is missing (not mounted, say) everything raises Unavailable."""
         self.folder = folder
+        self._deadlines = deadlines or Deadlines()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucket")
 
     def __repr__(self) -> str:
         return f"LocalBucket({str(self.folder)!r})"
@@ -49,9 +60,9 @@ class LocalBucket:
         disk is full, Denied without permission, Unavailable without the bucket's folder, StorageError where `source`
         cannot be read.
         """
-        await asyncio.to_thread(self._put, key, source)
+        size = await asyncio.to_thread(size_of, source)
+        await self._within(size, key, lambda: self._put(key, source))
         if progress is not None:
-            size = source.stat().st_size
             progress(size, size)
 
     async def get(
@@ -62,28 +73,33 @@ class LocalBucket:
         NotFound where the key is absent, Unavailable where the folder is absent or the key is no plain file. Other
         bytes: Integrity(kind="size" | "digest"), and they lie beside `target` as `<target>.kept`.
         """
-        await asyncio.to_thread(self._get, key, target, size, sha256, progress)
+        await self._within(size, key, lambda: self._get(key, target, size, sha256, progress))
 
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole. NotFound where absent; Integrity(kind="size") where longer than `limit` bytes."""
-        return await asyncio.to_thread(self._read, key, limit)
+        return await self._within(limit, key, lambda: self._read(key, limit))
 
     async def head(self, key: str) -> int:
         """Size in bytes; NotFound where absent."""
-        return await asyncio.to_thread(self._head, key)
+        return await self._within(0, key, lambda: self._head(key))
 
     async def list(self, prefix: str = "") -> AsyncIterator[Entry]:
         """Plain files below the folder `prefix` (empty, or ending in `/`), in any order; what is half written is not
         there. Unavailable without the bucket's folder."""
-        for entry in await asyncio.to_thread(self._list, prefix):
+        for entry in await self._within(0, f"listing {prefix or 'everything'}", lambda: self._list(prefix)):
             yield entry
 
     async def delete(self, key: str) -> None:
         """Remove an object, and folders that it leaves empty; absent is fine. For the janitor only."""
-        await asyncio.to_thread(self._delete, key)
+        await self._within(0, key, lambda: self._delete(key))
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Nothing is held open; idle threads end with this object."""
+
+    async def _within(self, size: int, what: str, work: Callable[[], T]) -> T:
+        """The result of `work` in a thread, in the time that `size` bytes may take."""
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await within(self._deadlines.of(size), running, f"{self}: {what[:120]!r}")
 
     def _put(self, key: str, source: Path) -> None:
         path = self.folder.joinpath(*segments(key))

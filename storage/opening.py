@@ -13,7 +13,7 @@ def open_bucket(settings: BucketSettings, deadlines: Deadlines | None = None) ->
     """A bucket that connects when it is first used. ConfigError where a program, library or address cannot do."""
     match settings:
         case LocalSettings():
-            return LocalBucket(settings.folder)
+            return LocalBucket(settings.folder, deadlines)
         case S3Settings():
             from fednode.storage.s3 import S3Wire
 

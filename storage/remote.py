@@ -9,10 +9,10 @@ import weakref
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
-from fednode.errors import Conflict, Integrity, NotFound, StorageError
+from fednode.errors import Conflict, Integrity, NotFound
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
-from fednode.storage.landing import landing, settle, sha256_of
+from fednode.storage.landing import landing, settle, sha256_of, size_of
 from fednode.storage.retry import Deadlines, RetryPolicy, persistently, within
 from fednode.storage.wire import Capabilities, Entry, Listed, Wire
 from fednode.types import Digest, Transferred
@@ -44,7 +44,7 @@ class RemoteBucket:
         Conflict where other bytes stand there; nothing is ever replaced. StorageError where `source` cannot be read.
         """
         segments(key)
-        size = await asyncio.to_thread(_size, source)
+        size = await asyncio.to_thread(size_of, source)
         lock = self._writing.setdefault(key, asyncio.Lock())
         async with lock:
             await persistently(self._policy, lambda: self._create_or_verify(key, source, size, progress))
@@ -157,10 +157,3 @@ async def _all(entries: AsyncIterator[Entry]) -> list[Entry]:
     async for entry in entries:
         listed.add(entry)
     return listed.entries
-
-
-def _size(source: Path) -> int:
-    try:
-        return source.stat().st_size
-    except OSError as error:
-        raise StorageError(f"{source} cannot be read: {error.strerror}") from error

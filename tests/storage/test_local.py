@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageError, Unavailable
+from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageError, StorageTimeout, Unavailable
 from fednode.storage.local import LocalBucket
+from fednode.storage.retry import Deadlines
 from fednode.types import Digest
 
 DIGEST = Digest(hashlib.sha256(b"secret").hexdigest())
@@ -157,6 +160,32 @@ async def test_failing_disk_while_putting(
     assert type(caught.value) is kind
     assert list((folder / "p").iterdir()) == []
     await LocalBucket(folder).put("p/x", source)
+    assert await LocalBucket(folder).read("p/x", limit=6) == b"secret"
+
+
+async def test_a_folder_that_hangs_meets_the_deadline_and_harms_no_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount does whose server is gone: every look into it waits."""
+    (folder / "p" / "x").write_bytes(b"secret")
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    back, opened = threading.Event(), os.open
+
+    def hangs(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == folder:
+            back.wait()
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", hangs)
+    hasty = LocalBucket(folder, Deadlines(0.1, slowest=1 << 40))
+    try:
+        for _ in range(10):
+            with pytest.raises(StorageTimeout, match="longer than"):
+                await hasty.get("p/x", tmp_path / "t", size=6, sha256=DIGEST)
+        assert await LocalBucket(other).read("p/x", limit=6) == b"secret"
+    finally:
+        back.set()
     assert await LocalBucket(folder).read("p/x", limit=6) == b"secret"
 
 
