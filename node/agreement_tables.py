@@ -163,10 +163,11 @@ def resolve_auto(tables: dict[str, Any]) -> dict[str, Any]:
     head, model, training = (_table(tables, name) for name in ("head", "model", "training"))
     network = str(head.get("network", "embedded"))
     rank = model.get("rank", 16)
+    sane = isinstance(rank, int) and abs(rank) < 2**53  # no float holds a number of 400 digits
     public = network in ("preprod", "preview")
     automatic: dict[str, dict[str, Any]] = {
         "aggregation": {"rule": "mean" if count <= 3 else "trimmed_mean"},
-        "model": {"alpha": 2.0 * rank if isinstance(rank, int) else 32.0},
+        "model": {"alpha": 2.0 * rank if sane else 32.0},
         "training": {"learning_rate": 2e-4 if training.get("phase") == "both" else 4e-4},
         "head": {
             "magic": MAGIC.get(network, 42),

@@ -447,3 +447,11 @@ def test_a_key_with_a_line_break_stays_in_one_line() -> None:
     raw = tables()
     raw["model"]["sha256"] = {"w.safet\nsoors": "0" * 64}
     assert r"model.sha256.w.safet\nsoors" in refusal(raw).message
+
+
+def test_a_rank_that_no_float_holds_is_refused() -> None:
+    """The automatic alpha is twice the rank."""
+    raw = tables()
+    raw["model"]["rank"] = 10**400
+    raw["model"].pop("alpha", None)
+    assert "model.rank" in refusal(raw).message
