@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Awaitable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from fednode.errors import ConfigError, Conflict, Denied, FednodeError, NotFound
+from fednode.errors import ConfigError, Denied, FednodeError, NotFound, StorageError
 from fednode.node.buckets import WARN_DAYS, bucket_settings, party_prefix, place_of, run_prefix
 from fednode.node.places import BucketPlace
 from fednode.node.site import Site
@@ -142,14 +143,17 @@ async def _write(look: _Look) -> Finding:
         if os.geteuid() != 0 and os.access(look.place.bucket, os.W_OK):
             return look.finding("write", "warning", bad, f"chmod the folder {look.place.bucket}, or mount it read-only")
         return look.finding("write", "ok", "a folder: its permissions decide who may write")
-    key = look.key(f"{look.site.rules.me}-must-not-write")
+    # A new name each time: what an earlier check left says nothing about the credentials of today.
+    key = look.key(f"{look.site.rules.me}-must-not-write-{secrets.token_hex(4)}")
     try:
         await _put(look, key, b"written by a reader\n")
     except Denied:
         return look.finding("write", "ok", "writing is refused, as it should be")
-    except Conflict:
-        pass
-    return look.finding("write", "failed", bad, f"revoke these credentials, and delete {key}")
+    try:
+        await look.bucket.delete(key)
+    except StorageError:
+        return look.finding("write", "failed", bad, f"revoke these credentials, and delete {key}")
+    return look.finding("write", "failed", f"{bad}; it could also delete", "revoke these credentials")
 
 
 async def _put(look: _Look, key: str, data: bytes) -> None:

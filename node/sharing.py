@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from fednode.durable import make_folders, write_atomic
-from fednode.errors import ConfigError, UsageError
+from fednode.errors import ConfigError, KeyFileError, UsageError
 from fednode.node.buckets import place_of, run_prefix
 from fednode.node.config import Settings
 from fednode.node.home import Home
@@ -103,8 +103,11 @@ async def revoke(home: Home, settings: Settings, granted: Path, owner: Path) -> 
     """Take back the grant in the file `granted`, and all that were made from it. The store may need some minutes."""
     place = settings.own_bucket(home.root)
     _require_storj(place, "revoke")
+    grant = read_credentials(granted).grant
+    if not grant:
+        raise KeyFileError(f"{granted} holds no Storj grant, expected a file of `fednode bucket share`")
     async with sharer(CredentialsFile(owner), place) as storj:
-        await storj.revoke(read_credentials(granted).grant)
+        await storj.revoke(grant)
 
 
 def owner_file(home: Home) -> Path:

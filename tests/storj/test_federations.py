@@ -167,6 +167,12 @@ def test_a_grant_that_may_write_is_found_out(storj: Network, homes: Path) -> Non
     assert found["bob", "write"]["verdict"] == "failed"
     assert {each["verdict"] for (party, _), each in found.items() if party != "bob"} <= {"ok", "warning"}
     assert "must-not-write" in found["bob", "write"]["hint"]
+    shutil.copy(homes / "bob" / "owner" / "owner.grant", homes / "alice" / "grants" / "bob.grant")
+    assert "also delete" in check(homes, "alice", status=6)["bob", "write"]["text"]
+    (homes / "alice" / "grants" / "bob.grant").unlink()
+    reader = homes / "alice" / "grants" / "bob.grant"
+    bucket(homes, "bob", "share", "alice", "-o", reader)
+    assert check(homes, "alice")["bob", "write"]["verdict"] == "ok", "what was left is no proof against a new grant"
 
 
 @needs_library
@@ -181,6 +187,11 @@ def test_a_grant_is_revoked_and_a_new_one_given(homes: Path) -> None:
     assert answer["file"] == str(theirs)
     os.replace(theirs, handed)
     assert check(homes, "bob")["alice", "list"]["verdict"] == "ok"
+    keys = homes / "s3.keys"
+    keys.touch(mode=0o600)
+    keys.write_text('access_key_id = "a"\nsecret_access_key = "b"\n')
+    refused = bucket(homes, "alice", "revoke", keys, status=4)
+    assert str(keys) in refused["error"]["message"]
     status = fednode("status", "--home", homes / "bob", "--peers", homes / "peers.toml", cwd=homes)
     assert status["grants"][0]["party"] == "alice"
 
