@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -13,7 +14,11 @@ T = TypeVar("T")
 
 
 def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. The first SIGTERM or SIGINT cancels it: Stopped, after its clean-up."""
+    """Run a coroutine to its end. The first SIGTERM or SIGINT cancels it: Stopped, after its clean-up.
+
+    From here on the process writes no core file: keys and grants are in its memory.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
     async def supervise() -> T:
         received: list[str] = []
