@@ -28,6 +28,7 @@ _ALWAYS: Final = (
     "--low-level-retries=1",
     "--ask-password=false",
     "--use-json-log",
+    # Statistics tell of the progress. They also end a process whose daemon was killed: nobody hears them any more.
     "--stats=1s",
     "--stats-log-level=NOTICE",
 )  # fmt: skip

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
+import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -121,6 +124,32 @@ async def test_what_others_can_see_of_a_process(
             await task
         assert processes() == {}
         assert not Path(scratch).exists()
+
+
+ORPHAN = """
+import asyncio, sys
+from pathlib import Path
+from fednode.storage.credentials import CredentialsFile
+from fednode.storage.rclone import RcloneWire
+from fednode.storage.settings import RcloneSettings
+bucket, url, file = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+remote = {"type": "webdav", "url": url, "vendor": "other"}
+wire = RcloneWire(RcloneSettings(bucket, file), CredentialsFile(file), remote=lambda _: remote)
+asyncio.run(wire.upload("a/b", file, file.stat().st_size, None))
+"""
+
+
+def test_a_process_ends_with_a_killed_daemon(credentials: CredentialsFile, silent: str) -> None:
+    """Its store never answers, and nobody is there any more to end it at the deadline."""
+    command = [sys.executable, "-P", "-c", ORPHAN, BUCKET, silent, str(credentials.path)]
+    with subprocess.Popen(command) as daemon:
+        ((pid, _),) = one_runs().items()
+        ended = os.pidfd_open(pid)
+        daemon.kill()
+    try:
+        assert select.select([ended], [], [], 60)[0], "it goes on without a daemon"
+    finally:
+        os.close(ended)
 
 
 async def test_the_storj_backend_gets_the_grant_and_does_not_show_it(credentials: CredentialsFile) -> None:
