@@ -18,12 +18,12 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
+from fednode.errors import ConfigError, NotFound, StorageError
 from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import explained_answer
-from fednode.storage.s3_get import answered, length, trusted
+from fednode.storage.s3_get import answered, trusted
 from fednode.storage.settings import S3Settings
 from fednode.storage.wire import Capabilities, Entry
 from fednode.types import Transferred
@@ -82,11 +82,8 @@ class S3Wire:
         with self._calling(key) as store, contextlib.suppress(FileNotFoundError):
             return (await obstore.head_async(store, key))["size"]
         # The answer to HEAD has no body: only GET tells an absent key from an absent bucket.
-        async with self._get(key) as answer:
-            size = length(answer)
-        if size is None:
-            raise Unavailable(f"{self.name}: {key}: the store does not say how long it is")
-        return size
+        async with self._get(key) as (_, size):
+            return size
 
     async def upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
         """One conditional PUT (If-None-Match); the client keeps no copy of the file."""
@@ -101,8 +98,8 @@ class S3Wire:
         """Stream into `target`; the connection is dropped at `limit`."""
         left = limit
         with explained(str(target)), target.open("wb") as handle:
-            async with self._get(key) as answer:
-                total = min(length(answer) or limit, limit)
+            async with self._get(key) as (answer, size):
+                total = min(size, limit)
                 async for chunk in answer.aiter_raw(_CHUNK):
                     part = memoryview(chunk)[:left]
                     await asyncio.to_thread(handle.write, part)
@@ -131,12 +128,12 @@ class S3Wire:
         self._made = None
 
     @contextlib.asynccontextmanager
-    async def _get(self, key: str) -> AsyncGenerator[httpx.Response]:
+    async def _get(self, key: str) -> AsyncGenerator[tuple[httpx.Response, int]]:
         with self._calling(key) as store:
             url = await obstore.sign_async(store, "GET", key, _SIGNED_FOR)
         refused = self._credentials.read().refused
-        async with answered(url, self._trusted, f"{self.name}: {key}", refused) as answer:
-            yield answer
+        async with answered(url, self._trusted, f"{self.name}: {key}", refused) as found:
+            yield found
 
     @contextlib.contextmanager
     def _calling(self, what: str, *, written: bool = False) -> Generator[S3Store, None, None]:

@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from fednode.errors import ConfigError, Denied
+from fednode.errors import ConfigError, Denied, Unavailable
 from fednode.storage.s3_errors import explained_status, no_connection
 
 _TIMEOUT: Final = httpx.Timeout(None, connect=10.0)
@@ -40,29 +40,37 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
 @contextlib.asynccontextmanager
 async def answered(
     url: str, context: ssl.SSLContext, where: str, refused: Callable[[str], Denied]
-) -> AsyncGenerator[httpx.Response]:
-    """The answer to a GET of a signed address, its body still to be read (by `aiter_raw`); closed afterwards.
+) -> AsyncGenerator[tuple[httpx.Response, int]]:
+    """The answer to a GET of a signed address, its body still to be read (by `aiter_raw`), and how long that is.
 
     Anything but 200 raises as `explained_status`, also with `refused`; Unavailable without connection, or where it
-    breaks off inside the block.
+    breaks off inside the block. A length must be told: without one a body that broke off would look whole.
     """
     try:
         async with (
-            httpx.AsyncClient(verify=context, timeout=_TIMEOUT, follow_redirects=False) as client,
+            _client(context) as client,
             client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.status_code != 200:
                 raise explained_status(str(answer.status_code), await _beginning(answer), where, refused)
-            yield answer
+            said = answer.headers.get("content-length", "")
+            if not re.fullmatch(r"[0-9]{1,18}", said):
+                raise Unavailable(f"{where}: the store does not say how long it is", hint="is a proxy in between?")
+            yield answer, int(said)
     except (httpx.HTTPError, ssl.SSLError) as error:
         # From None: it knows the signed address.
         raise no_connection(where, str(error)) from None
 
 
-def length(answer: httpx.Response) -> int | None:
-    """Bytes that the body is said to have."""
-    said = answer.headers.get("content-length", "")
-    return int(said) if re.fullmatch(r"[0-9]{1,18}", said) else None
+def _client(context: ssl.SSLContext) -> httpx.AsyncClient:
+    """ConfigError where the environment names a proxy of a kind that cannot be used."""
+    try:
+        return httpx.AsyncClient(verify=context, timeout=_TIMEOUT, follow_redirects=False)
+    except (ValueError, ImportError):  # from None: the address of a proxy may hold a password
+        raise ConfigError(
+            "the proxy that ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names cannot be used, expected http://HOST:PORT",
+            hint="change the variable, or except the store with NO_PROXY=HOST",
+        ) from None
 
 
 async def _beginning(answer: httpx.Response) -> str:

@@ -16,6 +16,7 @@ from fednode.errors import (
     ConfigError,
     Conflict,
     Denied,
+    FednodeError,
     Integrity,
     NotFound,
     QuotaExceeded,
@@ -253,12 +254,30 @@ async def test_a_get_over_tls_is_signed_and_meets_the_right_store_only(tmp_path:
     assert CANARY not in request.path
 
 
+@pytest.mark.parametrize("proxy", ["socks://user:CANARY@127.0.0.1:1", "socks5://user:CANARY@127.0.0.1:1"])
+async def test_a_proxy_that_cannot_be_used(
+    tmp_path: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with stub(lambda _: Answer(200, b"adapter")) as server, pytest.raises(FednodeError) as caught:
+        await wire(server.url, credentials).download(KEY, tmp_path / "t", limit=5, progress=None)
+    assert isinstance(caught.value, ConfigError | Unavailable)
+    shows_no_secret(caught.value)
+
+
 async def test_a_get_that_is_sent_elsewhere_does_not_go_there(tmp_path: Path, credentials: Path) -> None:
     with stub(lambda _: Answer(200, b"another's")) as other:
         there = {"Location": f"{other.url}/bucket/{KEY}"}
         with stub(lambda _: Answer(307, headers=there)) as server, pytest.raises(StorageError, match="elsewhere"):
             await wire(server.url, credentials).download(KEY, tmp_path / "t", limit=5, progress=None)
     assert other.asked == []
+
+
+async def test_a_body_of_untold_length_is_not_believed(credentials: Path, tmp_path: Path) -> None:
+    """Its end is that of the connection: cut short it would look like another object, which is a peer's fault."""
+    answer = Answer(200, b"x" * 10, {"Connection": "close"}, more=lambda _: None)
+    with stub(lambda _: answer) as server, pytest.raises(Unavailable, match="how long"):
+        await bucket(server.url, credentials).get(KEY, tmp_path / "t", size=1000, sha256=Digest("0" * 64))
 
 
 async def test_a_listing_without_end(credentials: Path) -> None:
