@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fednode.durable import write_atomic
+from fednode.durable import write_atomic, write_pieces
 from fednode.errors import (
     ConfigError,
     Conflict,
@@ -18,10 +18,10 @@ from fednode.errors import (
     HeadUnavailable,
     Integrity,
     NotFound,
-    Unavailable,
 )
 from fednode.node import evidence
 from fednode.node.fetching import Answers, fetch_object, holds
+from fednode.node.own_bucket import find_own_signal
 from fednode.node.ports import Aggregator, Bucket, Clock, Head, Trainer
 from fednode.node.protocol import events as e
 from fednode.node.protocol import pending as c
@@ -35,18 +35,13 @@ from fednode.types import (
     PhasePolicy,
     Progress,
     SignalContent,
-    SignedTx,
     TrainRequest,
     Transferred,
     TxId,
-    TxKind,
     phase_of,
 )
 
 _log = logging.getLogger("fednode.node")
-
-SIGNAL_LIMIT = 16_384
-"""No transaction of a head is larger (hydra-node's maxTxSize is 10,250 here)."""
 
 
 @dataclass(slots=True)
@@ -150,36 +145,7 @@ class Effects:
         return e.AgreementPrepared(self.clock.now(), self.sha256(data), len(data), base)
 
     async def check_own_bucket(self, command: c.CheckOwnBucket, state: State) -> e.Event:
-        me, key = state.rules.me, self.key(state.rules.me, f"{command.round:06d}/signal.cbor")
-        try:
-            data = await self.buckets[me].read(key, limit=SIGNAL_LIMIT)
-        except NotFound:
-            await self._require_own_bucket(command.round, state)
-            return e.OwnSignalAbsent(self.clock.now(), command.round)
-        tx = self.head.read_transaction(data)
-        content = tx.content
-        own = tx.kind is TxKind.SIGNAL and tx.sender == me and content is not None
-        if not own or content is None or (content.run, content.round) != (state.rules.run, command.round):
-            raise Conflict(
-                f"{key} in the own bucket is not the own signal of round {command.round} of this run",
-                hint="somebody else wrote into this bucket; give every home its own bucket and prefix",
-            )
-        return e.OwnSignalFound(self.clock.now(), command.round, SignedTx(tx.id, tx.cbor), content)
-
-    async def _require_own_bucket(self, round_number: int, state: State) -> None:
-        """Unavailable unless the newest own signal before this round is there: an unmounted bucket looks empty too."""
-        me = state.rules.me
-        known = [k for k in range(round_number) if me in state.transcript.signals(k)]
-        if not known:
-            return
-        key = self.key(me, f"{known[-1]:06d}/signal.cbor")
-        try:
-            await self.buckets[me].head(key)
-        except NotFound as missing:
-            raise Unavailable(
-                f"the own bucket lacks what the journal knows to be in it: {missing.message}",
-                hint="is the disk mounted, and does [storage] bucket in fednode.toml name this home's bucket?",
-            ) from missing
+        return await find_own_signal(self, command.round, state)
 
     async def train(self, command: c.Train, state: State) -> e.Event:
         aggregator, number = await self.aggregator(state), command.round
@@ -281,9 +247,9 @@ class Effects:
 
     async def store_transcript(self, command: c.StoreTranscript, state: State) -> e.Event:
         accepted = {s.tx for signals in state.transcript.rounds for s in signals.values()}
-        data = b"".join(bytes.fromhex(cbor) for tx, cbor in self.confirmed() if tx in accepted)
         self.folder.create()
-        write_atomic(self.folder.transcript, data)
+        # Piece by piece: the transcript of a long run is larger than what the daemon needs otherwise.
+        write_pieces(self.folder.transcript, (bytes.fromhex(cbor) for tx, cbor in self.confirmed() if tx in accepted))
         me = state.rules.me
         await self.buckets[me].put(self.key(me, "transcript.cborseq"), self.folder.transcript)
         return e.TranscriptKept(self.clock.now())

@@ -11,10 +11,10 @@ import pytest
 from . import dishonest as d
 from .conftest import Record
 
-ROUNDS, LONG_ROUNDS = 12, 40
+ROUNDS, LONG_ROUNDS = 24, 40
 LIARS = [f"p{index}" for index in range(d.PARTIES - d.DISHONEST, d.PARTIES)]
 LOUD = (d.hundredfold, d.flipped_hundredfold, d.loud_noise)
-QUIET = (d.flipped, d.noise)
+QUIET = (d.flipped, d.noise, d.copied)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,8 @@ def honest_loss(tmp_path_factory: pytest.TempPathFactory) -> float:
 def test_the_default_rule_keeps_the_loss_within_five_per_cent(
     tmp_path: Path, honest_loss: float, record: Record, change: d.Change
 ) -> None:
-    """Parties with the same kind of data. An update 100 times too long is named in every round."""
+    """Parties with the same kind of data, until the honest run has converged (before that a copy, which is one opinion
+    less, costs rounds). An update 100 times too long is named in every round."""
     outcome = d.play(tmp_path, ROUNDS, change, alike=True)
     worse = outcome.losses[-1] / honest_loss - 1
     assert worse < 0.05
@@ -39,23 +40,15 @@ def test_the_default_rule_keeps_the_loss_within_five_per_cent(
     )
 
 
-def test_copies_count_one_party_four_times(tmp_path: Path, honest_loss: float, record: Record) -> None:
-    """A copy is an honest update: nothing is bent, but the mean is over fewer opinions, and so a little noisier."""
-    outcome = d.play(tmp_path, ROUNDS, d.copied, alike=True)
-    worse = outcome.losses[-1] / honest_loss - 1
-    assert worse < 0.15
-    record("3 of 10 send copied", f"held-out loss {worse:+.1%}; outliers named: none")
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("alike", [True, False])
-@pytest.mark.parametrize("change", [*LOUD, *QUIET, d.copied], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("change", [*LOUD, *QUIET], ids=lambda x: x.__name__)
 def test_measured_over_more_rounds(tmp_path: Path, record: Record, alike: bool, change: d.Change) -> None:
     """Where each party knows half of the directions, 3 liars can be most of those who know one: no rule mends that."""
     outcome = d.play(tmp_path, LONG_ROUNDS, change, alike=alike)
     worse = outcome.losses[-1] / _reference(alike) - 1
     if alike:
-        assert worse < 0.10
+        assert worse < 0.05
     if change in LOUD:
         assert all(outcome.named[name] == LONG_ROUNDS for name in LIARS)
     kind = "same kind of data" if alike else "each half of the directions"

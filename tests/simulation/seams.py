@@ -106,6 +106,10 @@ def _write_atomic(path: Any, data: bytes, **options: Any) -> None:
         durable.write_atomic(path, data, **options)
 
 
+def _write_pieces(path: Any, pieces: Any, **options: Any) -> None:
+    _write_atomic(path, b"".join(pieces), **options)
+
+
 def _publish(temporary: Any, path: Any) -> None:
     if isinstance(path, MemPath):
         path.write_bytes(temporary.read_bytes())
@@ -177,6 +181,7 @@ _SEAMS: tuple[tuple[Any, str, Any], ...] = (
     (fednode.node.daemon, "reach", _reach),
     (fednode.node.daemon, "TICK_S", TICK_S),
     (fednode.node.effects, "write_atomic", _write_atomic),
+    (fednode.node.effects, "write_pieces", _write_pieces),
     (fednode.node.evidence, "write_atomic", _write_atomic),
     (fednode.node.evidence, "make_folders", _make_folders),
     (fednode.node.runfolder, "make_folders", _make_folders),
