@@ -107,13 +107,18 @@ async def program(*words: str) -> None:
         raise SystemExit(f"{Path(words[0]).name} ended with {process.returncode}: {said.decode()[-300:]}")
 
 
+def key_of(job: Job, number: int) -> str:
+    """Every store has keys of its own: some share a bucket, and what stands there already is only compared."""
+    return f"bench/{job.store.replace(' ', '-')}/{job.size}/{number}"
+
+
 def vendor(job: Job, folder: Path) -> Step:
     """The vendor's own tool; grant and options are in the environment."""
     tool, root = job.settings["program"], job.settings["root"]
     verb, flags = ("cp", ["--progress=false"]) if job.store == "uplink cp" else ("copyto", ["--retries=1"])
 
     async def step(number: int) -> None:
-        ends = [job.source, f"{root}/bench/{job.size}/{number}"]
+        ends = [job.source, f"{root}/{key_of(job, number)}"]
         if job.operation == "get":
             ends = [ends[1], str(folder / f"got-{number}")]
         await program(tool, verb, *flags, *ends)
@@ -125,7 +130,7 @@ def ours(job: Job, bucket: LocalBucket | RemoteBucket, folder: Path) -> Step:
     """One of our backends."""
 
     async def step(number: int) -> None:
-        key = f"bench/{job.size}/{number}"
+        key = key_of(job, number)
         if job.operation == "put":
             await bucket.put(key, Path(job.source))
         else:
