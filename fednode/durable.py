@@ -48,7 +48,8 @@ def write_pieces(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> N
     try:
         with os.fdopen(fd, "wb") as handle:
             os.fchmod(handle.fileno(), mode)
-            handle.writelines(pieces)
+            for piece in pieces:
+                handle.write(piece)
         publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

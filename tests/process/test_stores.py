@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -127,6 +129,38 @@ def test_a_fifth_of_all_requests_fail(copy: Make, s3: Service, reference: str) -
     written = {what: count for what, count in seen.items() if what.startswith("PUT")}
     assert written
     assert set(written.values()) == {1}, "an object was written twice"
+
+
+USES_OBSTORE = """
+import asyncio, sys
+from obstore import delete_async, put_async
+from obstore.store import S3Store
+from fednode.node import cli
+
+async def work(url, bucket, key, secret):
+    store = S3Store(
+        bucket, endpoint=url, region="us-east-1", access_key_id=key, secret_access_key=secret,
+        virtual_hosted_style_request=False, client_options={"allow_http": True},
+    )
+    await asyncio.gather(*(put_async(store, f"end/{n}", b"x") for n in range(20)))
+    await asyncio.gather(*(delete_async(store, f"end/{n}") for n in range(20)))
+
+def invoke(words):
+    asyncio.run(work(*words))
+    print("done")
+    return 6
+
+cli.invoke = invoke
+cli.main()
+"""
+
+
+def test_a_process_that_used_s3_ends_with_its_own_status(s3: Service) -> None:
+    """Taken apart in the usual way, four such processes of ten are aborted at their end."""
+    words = [s3.endpoint, s3.bucket, s3.access_key_id, s3.secret_access_key]
+    for _ in range(12):
+        done = subprocess.run([sys.executable, "-P", "-c", USES_OBSTORE, *words], capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (6, b"done\n", b"")
 
 
 def test_a_peers_bucket_is_away_for_a_while(copy: Make, s3: Service, reference: str) -> None:
