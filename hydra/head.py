@@ -29,7 +29,7 @@ _SPENT: Final = ("BadInputs", "All inputs are spent")
 _LAPSED: Final = "OutsideValidityInterval"
 """What it says of a transaction that came too late: drafts are valid for seconds."""
 _LAYER_1_SECONDS: Final = 120.0
-_LAYER_1_SECONDS_EMBEDDED: Final = 2.0
+_LAYER_1_SECONDS_EMBEDDED: Final = 10.0
 """How long a transaction may be on its way into a block that the head's node sees."""
 
 
