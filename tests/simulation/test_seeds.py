@@ -30,6 +30,12 @@ def test_seeds(part: int) -> None:
     assert not failed, "\n".join(failed)
 
 
+@pytest.mark.parametrize("seed", [4204, 53704])
+def test_seeds_that_failed_once(seed: int) -> None:
+    """Outages between failed trainings; a deposit that its own node saw seconds after the others."""
+    assert simulate(seed).problem is None
+
+
 def test_the_same_seed_is_the_same_world() -> None:
     for seed in (3, 17, 40):
         told: list[list[str]] = [[], []]
