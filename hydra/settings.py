@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from fednode.errors import ConfigError
+from fednode.hosts import is_loopback
 from fednode.hydra.keys import SigningKey
 from fednode.types import HeadId, Lovelace, Member, PartyName
 
@@ -68,7 +68,7 @@ def endpoints(url: str, *, allow_plain: bool) -> tuple[str, str]:
     if host is None or port is None or parts.scheme not in _SCHEMES or parts.path not in ("", "/") or parts.username:
         raise ConfigError(f"hydra-node url {url[:200]!r}: expected http://HOST:PORT, https://, ws:// or wss://")
     secure = _SCHEMES[parts.scheme]
-    if not secure and not allow_plain and not _is_loopback(host):
+    if not secure and not allow_plain and not is_loopback(host):
         raise ConfigError(
             f"hydra-node url {url[:200]!r}: plain text to another machine, expected https:// or a loopback address",
             hint="the API has no password: use TLS or an SSH tunnel, or allow plain text where the network is private",
@@ -99,10 +99,3 @@ def trust(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
             f"[head] ca_file {ca_file}: expected a PEM file with the certificate of the node's authority: {reason}",
             hint="ask whoever runs the node for the certificate (never for a key)",
         ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

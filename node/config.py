@@ -8,30 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from fednode.errors import ConfigError
 from fednode.node.agreement_tables import Host, Line, Network, PartyNameText, Store
 from fednode.node.places import STORE, BucketPlace, PathText, Peer, Storage, gap, under
-from fednode.node.tomlfile import Strict, TomlFile
+from fednode.node.tomlfile import Strict, TomlFile, checked_address
 from fednode.types import PartyName
 
 
 def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    else:
-        if "@" in parts.netloc:
-            raise ValueError("an address without user and password (it is shown in logs)")
-        valid = valid and not parts.query and not parts.fragment
-    if not valid:
-        raise ValueError("http://HOST:PORT, ws://HOST:PORT, https://HOST:PORT or wss://HOST:PORT")
-    return value.rstrip("/")
+    expected = "http://HOST:PORT, ws://HOST:PORT, https://HOST:PORT or wss://HOST:PORT"
+    return checked_address(value, ("http", "https", "ws", "wss"), expected)
 
 
 class PartyTable(Strict):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from fednode.node.agreement_tables import Prefix, Store
-from fednode.node.tomlfile import Strict
+from fednode.node.tomlfile import Strict, checked_address
 
 Backend = Literal["local", "s3", "uplink", "rclone"]
 STORE: Final[dict[Backend, Store]] = {"local": "local", "s3": "s3", "uplink": "storj", "rclone": "storj"}
@@ -20,20 +19,7 @@ PathText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_
 
 
 def _endpoint(value: str) -> str:
-    if not value:
-        return value
-    try:
-        parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    else:
-        if "@" in parts.netloc:
-            raise ValueError("an address without user and password (it is shown in logs)")
-        valid = valid and not parts.query and not parts.fragment
-    if not valid:
-        raise ValueError("https://HOST[:PORT]")
-    return value.rstrip("/")
+    return checked_address(value, ("http", "https"), "https://HOST[:PORT]") if value else value
 
 
 class Place(Strict):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError, KeyFileError, UsageError
 from fednode.node.buckets import place_of, run_prefix
 from fednode.node.config import Settings
@@ -22,8 +21,8 @@ from fednode.storage.credentials import (
     CredentialsFile,
     CredentialsSource,
     HeldGrant,
-    credentials_text,
     read_credentials,
+    write_credentials,
 )
 from fednode.types import PartyName
 
@@ -74,8 +73,8 @@ async def create(home: Home, settings: Settings, source: Request | Path, days: f
         for name, path in files.items():
             if not path.exists():
                 grant = await storj.share(place.bucket, prefix, **_ALLOWED[name], not_after=not_after)
-                words = {"owner": settings.name, "grant": grant}
-                _write_credentials(path, place.bucket, prefix, words, not_after)
+                words = {"owner": settings.name, "bucket": place.bucket, "prefix": prefix, "grant": grant}
+                write_credentials(path, words, not_after)
     return files
 
 
@@ -94,8 +93,8 @@ async def share(site: Site, reader: PartyName, days: float, output: Path, owner:
     prefix, not_after = run_prefix(site, site.rules.me), time.time() + days * DAY_S
     async with sharer(CredentialsFile(owner), place) as storj:
         grant = await storj.share(place.bucket, prefix, read=True, list=True, not_after=not_after)
-    words = {"owner": site.rules.me, "reader": reader, "grant": grant}
-    _write_credentials(output, place.bucket, prefix, words, not_after)
+    words = {"owner": site.rules.me, "bucket": place.bucket, "prefix": prefix, "reader": reader, "grant": grant}
+    write_credentials(output, words, not_after)
     return not_after
 
 
@@ -142,12 +141,6 @@ def _word(path: Path) -> str:
     if not re.fullmatch(r"[^\x00-\x1f\x7f\ufffd]{1,1000}", text):
         raise ConfigError(f"{path}: expected one line of text")
     return text
-
-
-def _write_credentials(path: Path, bucket: str, prefix: str, words: dict[str, str], not_after: float | None) -> None:
-    make_folders(path.parent, mode=0o700)
-    text = credentials_text({"bucket": bucket, "prefix": prefix, **words}, not_after)
-    write_atomic(path, text.encode(), mode=0o600)
 
 
 def _require_storj(place: BucketPlace, what: str) -> None:

@@ -115,11 +115,6 @@ def _bound_rounds(home: Home) -> RunBound | None:
     return next((fact for fact in read_facts(home) if isinstance(fact, RunBound)), None)
 
 
-def finished(site: Site) -> bool:
-    """Whether the home's head is paid out, after the whole run or before."""
-    return replay(site).paid is not None
-
-
 def replay(site: Site) -> State:
     """The state that the journal holds. Raises RunMismatch where it belongs to another agreement or run."""
     state = initial(site.rules)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -135,6 +136,22 @@ class TomlFile:
             if full == ".".join(names) and (seen < 0 or table != names[0] or seen == index):
                 return number
         return at
+
+
+def checked_address(value: str, schemes: Collection[str], expected: str) -> str:
+    """The address of a service, without a `/` at its end. ValueError with `expected` where it is none of `schemes`."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    else:
+        if "@" in parts.netloc:
+            raise ValueError("an address without user and password (it is shown in logs)")
+        valid = valid and not parts.query and not parts.fragment
+    if not valid:
+        raise ValueError(expected)
+    return value.rstrip("/")
 
 
 def dotted(where: Sequence[str | int]) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
+from fednode.durable import make_folders, write_atomic
 from fednode.errors import Denied, GrantExpired, KeyFileError
 from fednode.secretfile import read_secret
 
@@ -127,12 +128,18 @@ def read_credentials(path: Path) -> Credentials:
 
 
 def credentials_text(values: dict[str, str], not_after: float | None) -> str:
-    """The TOML text of a credentials file. For `write_atomic(..., mode=0o600)` only."""
+    """The TOML text of a credentials file, which is a secret."""
     lines = ["# A bearer secret: whoever reads this file has what it grants. Keep its mode 0600.\n"]
     lines += [f'{key} = "{values[key]}"\n' for key in _TEXTS if values.get(key)]
     if not_after is not None:
         lines.append(f"not_after = {_shown(not_after)}\n")
     return "".join(lines)
+
+
+def write_credentials(path: Path, values: dict[str, str], not_after: float | None) -> None:
+    """Create or replace a credentials file (0600); its folder is made (0700) where it is missing."""
+    make_folders(path.parent, mode=0o700)
+    write_atomic(path, credentials_text(values, not_after).encode(), mode=0o600)
 
 
 def _of_table(path: Path, text: str) -> Credentials:

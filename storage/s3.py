@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import mmap
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from datetime import timedelta
@@ -19,6 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from fednode.errors import ConfigError, NotFound, StorageError
+from fednode.hosts import is_loopback
 from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
@@ -196,7 +196,7 @@ def _client_options(settings: S3Settings) -> ClientConfig:
     if url.scheme not in ("https", "http") or not host or "@" in url.netloc or url.query or url.fragment:
         shown = where if "@" not in url.netloc else f"the endpoint of bucket {settings.bucket}"
         raise ConfigError(f"{shown}: expected https://HOST or https://HOST:PORT", hint="keys go into credentials")
-    if url.scheme == "http" and not settings.allow_plain and not _is_here(host):
+    if url.scheme == "http" and not settings.allow_plain and not is_loopback(host):
         raise ConfigError(
             f"{where} is plain http to another machine: anybody on the way could read and change what passes",
             hint="write https://, or allow_plain = true where the network itself is private",
@@ -210,15 +210,6 @@ def _client_options(settings: S3Settings) -> ClientConfig:
     if settings.ca_file is not None:
         options["root_certificate"] = settings.ca_file.read_bytes()
     return options
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _body(handle: BinaryIO, size: int) -> bytes | memoryview:

@@ -176,7 +176,7 @@ def prune(
         raise UsageError(f"{run_id[:80]!r} is no run id, expected 32 hex characters", hint="`fednode status` shows it")
     home = find_home(session.home)
     site = app.open_site(home, peers=peers, epochs=None)
-    if run_id == site.rules.run and not site_of.finished(site):
+    if run_id == site.rules.run and not site_of.is_finalized(site):
         raise ConfigError(
             f"run {run_id} is not finished in this home, expected a finished or an earlier one",
             hint="its objects are needed until every party has the last adapter and the head is paid out",

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from fednode.durable import make_folders, write_atomic
 from fednode.errors import ConfigError
 from fednode.node import app, sharing
 from fednode.node.config import load_settings
 from fednode.node.demo.prepare import Federation
-from fednode.storage.credentials import HeldGrant, credentials_text
+from fednode.storage.credentials import HeldGrant, write_credentials
 from fednode.types import PartyName
 
 _DAYS = 30.0
@@ -100,6 +99,5 @@ class DemoStore:
 
 
 def _write(path: Path, words: Mapping[str, str]) -> None:
-    make_folders(path.parent, mode=0o700)
     if not path.exists():
-        write_atomic(path, credentials_text(dict(words), None).encode(), mode=0o600)
+        write_credentials(path, dict(words), None)
