@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fednode.durable import make_folders, publish
 from fednode.errors import Integrity, StorageError
+from fednode.storage.arriving import Arriving
 from fednode.types import Digest
 
 
@@ -27,13 +28,17 @@ def landing(target: Path) -> Generator[Path, None, None]:
         temporary.unlink(missing_ok=True)
 
 
-def settle(temporary: Path, target: Path, *, size: int, sha256: Digest, where: str) -> None:
-    """Publish `temporary` as `target` if it holds exactly these bytes. Blocking.
+def settle(
+    temporary: Path, target: Path, *, size: int, sha256: Digest, where: str, arrived: Arriving | None = None
+) -> None:
+    """Publish `temporary` as `target` if it holds exactly these bytes. Blocking. `arrived` has hashed it on the way.
 
     Otherwise Integrity(kind="size" | "digest"), and the bytes lie beside `target` as `<target>.kept`.
     """
     found = temporary.stat().st_size
-    digest = sha256_of(temporary) if found == size else ""
+    digest = Digest("")
+    if found == size:
+        digest = sha256_of(temporary) if arrived is None else arrived.digest()
     if digest == sha256:
         publish(temporary, target)
         return

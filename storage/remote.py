@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 from fednode.errors import Conflict, Integrity, NotFound
+from fednode.storage.arriving import Arriving
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle, sha256_of, size_of
@@ -59,9 +60,12 @@ class RemoteBucket:
         segments(key)
 
         async def attempt() -> None:
-            with explained(str(target)), landing(target) as temporary:
+            where = self._where(key)
+            with explained(str(target)), landing(target) as temporary, Arriving(temporary) as arrived:
                 await self._download(key, temporary, size + 1, progress)
-                await asyncio.to_thread(settle, temporary, target, size=size, sha256=sha256, where=self._where(key))
+                await asyncio.to_thread(
+                    settle, temporary, target, size=size, sha256=sha256, where=where, arrived=arrived
+                )
 
         await persistently(self._policy, attempt)
 
@@ -113,20 +117,23 @@ class RemoteBucket:
 
     async def _create_or_verify(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
         try:
+            found = await self._create(key, source, size, progress)
+        except Conflict:  # an earlier attempt that looked lost, or somebody else
             found = await self._stat(key)
-        except NotFound:
-            work = self._wire.upload(key, source, size, progress)
-            try:
-                await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
-            except Conflict:
-                found = await self._stat(key)  # an earlier attempt that looked lost, or somebody else
-            else:
-                found = await self._stat(key)
-                if found != size:
-                    raise self._conflict(key, source) from None
-                return
-        if found != size or not await self._holds(key, source, size):
+        if found is not None and (found != size or not await self._holds(key, source, size)):
             raise self._conflict(key, source)
+
+    async def _create(self, key: str, source: Path, size: int, progress: Transferred | None) -> int | None:
+        """The size of what stood there already; None where it was created and has arrived whole."""
+        looks = not self._wire.capabilities.looks_itself
+        if looks:
+            with contextlib.suppress(NotFound):
+                return await self._stat(key)
+        work = self._wire.upload(key, source, size, progress)
+        await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+        if looks and await self._stat(key) != size:
+            raise self._conflict(key, source)
+        return None
 
     async def _holds(self, key: str, source: Path, size: int) -> bool:
         """Whether the stored bytes are those of `source`; the comparison lies on our own disk for a moment."""

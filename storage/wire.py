@@ -48,6 +48,9 @@ class Capabilities:
     """Bytes are encrypted before they leave this machine."""
     share: bool
     """Grants can be narrowed and revoked from here."""
+    looks_itself: bool = False
+    """An upload by itself raises Conflict before a byte is sent where something stands already, and succeeds only where
+    the store has the whole size afterwards."""
 
 
 class Wire(Protocol):
@@ -76,7 +79,10 @@ class Wire(Protocol):
         ...
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
-        """Fill the existing empty file `target` with at most `limit` bytes, whatever the store sends."""
+        """Fill the existing empty file `target` with at most `limit` bytes, whatever the store sends.
+
+        Each byte is written once, from the first to the last: they are hashed behind the writer.
+        """
         ...
 
     def list(self, prefix: str) -> AsyncIterator[Entry]:

@@ -13,9 +13,24 @@ import (
 	"unsafe"
 
 	"storj.io/uplink"
+	"storj.io/uplink/private/testuplink"
 )
 
 func main() {}
+
+// Storj's library holds a segment in memory until its last piece has arrived; left to itself that is up to ten of 64 MiB
+// for one upload. Smaller ones cost a little more per object (docs/storage.md).
+const (
+	segmentSize    = 24 << 20
+	segmentsAtOnce = 1
+)
+
+// thrifty is a context for a project whose uploads take little memory.
+func thrifty(ctx context.Context) context.Context {
+	config := testuplink.DefaultConcurrentSegmentUploadsConfig()
+	config.SchedulerOptions.MaximumConcurrentHandles = segmentsAtOnce
+	return testuplink.WithConcurrentSegmentUploadsConfig(testuplink.WithMaxSegmentSize(ctx, segmentSize), config)
+}
 
 func accessResult(access *uplink.Access, err error) (result C.UplinkAccessResult) {
 	if result.error = failure(err); err == nil {
@@ -132,7 +147,7 @@ func uplink_config_open_project(config C.UplinkConfig, access *C.UplinkAccess) (
 		result.error = failure(err)
 		return result
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(thrifty(context.Background()))
 	opened, err := goConfig(config).OpenProject(ctx, known)
 	if err != nil {
 		cancel()

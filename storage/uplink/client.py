@@ -24,7 +24,7 @@ RECYCLE_AFTER: Final = 5000
 _GRACE_S: Final = 1.0
 """How long a cancelled call may take to end before the process is killed."""
 _START_S: Final = 60.0
-_GO_MEMORY: Final = "64MiB"
+_GO_MEMORY: Final = "44MiB"
 """From here on Go tidies up sooner: halves the peak of a large transfer and costs little. No hard limit."""
 _TAIL: Final = 2000
 
