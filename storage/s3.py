@@ -1,70 +1,41 @@
-"""A bucket at Storj's gateway or any other S3, through obstore. One PUT per object, never multipart: a PUT can be
-conditional, and nothing half is ever left behind."""
+"""A bucket at Storj's gateway or any other S3. One PUT per object, never multipart: a PUT can be conditional, and
+nothing half is ever left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
-from datetime import timedelta
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypedDict, cast
-from urllib.parse import urlsplit
+from typing import BinaryIO, Final
+from urllib.parse import SplitResult, urlsplit
 
-import httpx
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import S3Store
-
-from fednode.errors import ConfigError, NotFound, StorageError
+from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
 from fednode.hosts import is_loopback
-from fednode.storage.credentials import Credentials, CredentialsSource
+from fednode.storage.credentials import CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
-from fednode.storage.s3_errors import explained_answer
-from fednode.storage.s3_get import answered, trusted
+from fednode.storage.s3_errors import Of, refusal
+from fednode.storage.s3_http import Answer, Body, Call, S3Client, trusted
+from fednode.storage.s3_listing import Page, Pages
 from fednode.storage.settings import S3Settings
 from fednode.storage.wire import Capabilities, Entry
 from fednode.types import Transferred
 
-if TYPE_CHECKING:  # names of obstore's stubs, not of obstore
-    from obstore.store import ClientConfig, S3Credential
-
-_CHUNK: Final = 1 << 20
-_PAGE: Final = 1000
-_MAPPED_FROM: Final = 1 << 20
-"""Smaller files are read; bigger ones are mapped, and no copy of them is made."""
-_NO_DEADLINE: Final = timedelta(days=7)
-"""Deadlines are RemoteBucket's, which knows the size; the client's own would be 30 s for a transfer of any size."""
-
-
-_SIGNED_FOR: Final = timedelta(hours=1)
-"""How long a signed address may be used: it is, at once."""
-
-
-class _Found(TypedDict):
-    path: str
-    size: int
-
-
-class _Listing(Protocol):
-    """What we use of a store's `list`; obstore's own types name a package that is not there."""
-
-    def list(self, prefix: str | None, *, chunk_size: int) -> AsyncIterator[Sequence[_Found]]: ...
+_PIECE: Final = 1 << 20
 
 
 class S3Wire:
-    """`Wire` over S3. The client is made anew when the credentials file is replaced."""
+    """`Wire` over S3. Every call is signed with the newest credentials."""
 
     def __init__(self, settings: S3Settings, credentials: CredentialsSource) -> None:
         """ConfigError for an endpoint that cannot do, or a CA file that cannot be read."""
         check_bucket_name(settings.bucket)
         self._settings = settings
         self._credentials = credentials
-        self._trusted = trusted(settings.ca_file)
-        self._options = _client_options(settings)
-        self._made: tuple[Credentials, S3Store] | None = None
+        endpoint = _endpoint(settings)
+        self._client = S3Client(endpoint, settings.bucket, settings.region, trusted(settings.ca_file))
 
     def __repr__(self) -> str:
         return f"S3Wire({self.name})"
@@ -79,28 +50,37 @@ class S3Wire:
 
     async def stat(self, key: str) -> int:
         """Size in bytes; NotFound where the key is absent, Unavailable where the bucket is."""
-        with self._calling(key) as store, contextlib.suppress(FileNotFoundError):
-            return (await obstore.head_async(store, key))["size"]
+        call = self._call("HEAD", key)
+        with contextlib.suppress(NotFound):
+            async with self._answered(call, Of.OBJECT) as answer:
+                return answer.length(call.where)
         # The answer to HEAD has no body: only GET tells an absent key from an absent bucket.
-        async with self._get(key) as (_, size):
-            return size
+        call = self._call("GET", key)
+        async with self._answered(call, Of.OBJECT) as answer:
+            return answer.length(call.where)
 
     async def upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
-        """One conditional PUT (If-None-Match); the client keeps no copy of the file."""
+        """One conditional PUT (If-None-Match), streamed. StorageError if the file is not of `size` any more."""
+        call = self._call("PUT", key)
         with explained(str(source)), source.open("rb") as handle:
-            body = _body(handle, size)
-        with self._calling(key, written=True) as store:
-            await obstore.put_async(store, key, body, mode="create", use_multipart=False)
+            sending = _Sending(handle, size, progress)
+            sending.check()
+            body = Body(handle, size, sending.parts())
+            create = Call("PUT", key, call.where, headers={"If-None-Match": "*"}, body=body)
+            async with self._answered(create, Of.NEW):
+                if not sending.whole:
+                    raise Unavailable(f"{call.where}: the store took it before it had it all")
         if progress is not None:
             progress(size, size)
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
         """Stream into `target`; the connection is dropped at `limit`."""
         left = limit
+        call = self._call("GET", key)
         with explained(str(target)), target.open("wb") as handle:
-            async with self._get(key) as (answer, size):
-                total = min(size, limit)
-                async for chunk in answer.aiter_raw(_CHUNK):
+            async with self._answered(call, Of.OBJECT) as answer, contextlib.aclosing(answer.parts()) as parts:
+                total = min(answer.length(call.where), limit)
+                async for chunk in parts:
                     part = memoryview(chunk)[:left]
                     await asyncio.to_thread(handle.write, part)
                     left -= len(part)
@@ -110,82 +90,90 @@ class S3Wire:
                         break
 
     async def list(self, prefix: str) -> AsyncIterator[Entry]:
-        """Raises where any page is refused."""
-        with self._calling(f"listing {prefix or 'everything'}") as store:
-            async for page in cast(_Listing, store).list(prefix or None, chunk_size=_PAGE):
-                for found in page:
-                    # obstore asks for whole path segments and a store may send more than was asked for
-                    if found["path"].startswith(prefix):
-                        yield Entry(found["path"], found["size"])
+        """Raises where any page is refused, or is not one of an S3."""
+        pages = Pages(f"{self.name}: listing {prefix or 'everything'}")
+        token: str | None = None
+        while True:
+            page = await self._page(pages, prefix, token)
+            for entry in page.entries:
+                if entry.key.startswith(prefix):  # a store may send more than was asked for
+                    yield entry
+            token = pages.follow(page)
+            if token is None:
+                return
 
     async def delete(self, key: str) -> None:
         """One DELETE."""
-        with contextlib.suppress(NotFound), self._calling(key) as store:
-            await obstore.delete_async(store, key)
+        with contextlib.suppress(NotFound):
+            async with self._answered(self._call("DELETE", key), Of.OBJECT):
+                pass
 
     async def aclose(self) -> None:
-        """Connections close when the client is collected."""
-        self._made = None
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _call(self, method: str, key: str) -> Call:
+        return Call(method, key, f"{self.name}: {key}")
+
+    async def _page(self, pages: Pages, prefix: str, token: str | None) -> Page:
+        parser = pages.parser()
+        call = Call("GET", "", pages.where, query=pages.query(prefix, token))
+        async with self._answered(call, Of.BUCKET) as answer, contextlib.aclosing(answer.parts()) as parts:
+            async for part in parts:
+                parser.feed(part)
+        return parser.close()
 
     @contextlib.asynccontextmanager
-    async def _get(self, key: str) -> AsyncGenerator[tuple[httpx.Response, int]]:
-        with self._calling(key) as store:
-            url = await obstore.sign_async(store, "GET", key, _SIGNED_FOR)
-        refused = self._credentials.read().refused
-        async with answered(url, self._trusted, f"{self.name}: {key}", refused) as found:
-            yield found
-
-    @contextlib.contextmanager
-    def _calling(self, what: str, *, written: bool = False) -> Generator[S3Store, None, None]:
-        """The client of the newest credentials; its errors become ours."""
+    async def _answered(self, call: Call, of: Of) -> AsyncGenerator[Answer]:
+        """The answer to a call that the store carried out; anything else raises."""
         credentials = self._credentials.read()
-        where = f"{self.name}: {what}"
-        try:
-            yield self._store(credentials)
-        except (BaseError, FileNotFoundError, ValueError) as error:
-            # From None: the text of the cause holds what the store sent, and addresses.
-            raise explained_answer(error, where, credentials.refused, written=written) from None
-
-    def _store(self, credentials: Credentials) -> S3Store:
-        if self._made is None or self._made[0] is not credentials:
-            self._made = credentials, self._client(credentials)
-        return self._made[1]
-
-    def _client(self, credentials: Credentials) -> S3Store:
         if not credentials.access_key_id:
             raise ConfigError(
                 f"{credentials.source} holds a Storj grant, expected access_key_id and secret_access_key for an S3",
                 hint='register the grant at the gateway for S3 keys, or set backend = "uplink" or "rclone"',
             )
-
-        def provided() -> S3Credential:
-            return {
-                "access_key_id": credentials.access_key_id,
-                "secret_access_key": credentials.secret_access_key,
-                "token": credentials.session_token or None,
-                "expires_at": None,
-            }
-
-        # obstore takes AWS_* of the environment for whatever is not said here: a shell that talks to another S3 must
-        # not change a thing.
-        return S3Store(
-            self._settings.bucket,
-            endpoint=self._settings.endpoint,
-            region=self._settings.region,
-            credential_provider=provided,
-            virtual_hosted_style_request=False,
-            conditional_put="etag",
-            skip_signature=False,
-            unsigned_payload=False,
-            request_payer=False,
-            disable_tagging=True,
-            disable_bulk_delete=True,
-            client_options=self._options,
-            retry_config={"max_retries": 0},
-        )
+        async with self._client.answered(call, credentials) as answer:
+            done = range(200, 300) if call.method in ("PUT", "DELETE") else (200,)
+            if answer.status not in done:
+                raise refusal(answer.status, await answer.beginning(), call.where, credentials.refused, of)
+            yield answer
 
 
-def _client_options(settings: S3Settings) -> ClientConfig:
+class _Sending:
+    """The bytes of a file, in pieces, that end with an error where they are not `size` many: then nothing is there."""
+
+    def __init__(self, handle: BinaryIO, size: int, progress: Transferred | None) -> None:
+        self._handle = handle
+        self._left = self._size = size
+        self._progress = progress
+
+    @property
+    def whole(self) -> bool:
+        return not self._left
+
+    def check(self) -> None:
+        """Before anything is hashed."""
+        found = os.fstat(self._handle.fileno()).st_size
+        if found != self._size:
+            raise self._changed(f"{found} bytes")
+
+    async def parts(self) -> AsyncGenerator[bytes]:
+        while self._left:
+            # One byte more than is left shows a file that grew, before the store has all that it waits for.
+            wanted = _PIECE if self._left > _PIECE else self._left + 1
+            piece = await asyncio.to_thread(self._handle.read, wanted)
+            if not piece or len(piece) > self._left:
+                raise self._changed("fewer bytes" if not piece else "more bytes")
+            yield piece
+            self._left -= len(piece)
+            if self._progress is not None and self._left:
+                self._progress(self._size - self._left, self._size)
+
+    def _changed(self, found: str) -> StorageError:
+        return StorageError(f"{self._handle.name} has {found}, expected {self._size}: it changed while it was read")
+
+
+def _endpoint(settings: S3Settings) -> SplitResult:
     where = f"the endpoint {settings.endpoint[:200]!r} of bucket {settings.bucket}"
     try:
         url = urlsplit(settings.endpoint)
@@ -201,21 +189,4 @@ def _client_options(settings: S3Settings) -> ClientConfig:
             f"{where} is plain http to another machine: anybody on the way could read and change what passes",
             hint="write https://, or allow_plain = true where the network itself is private",
         )
-    options: ClientConfig = {
-        "allow_http": url.scheme == "http",
-        "allow_invalid_certificates": False,
-        "timeout": _NO_DEADLINE,
-        "connect_timeout": timedelta(seconds=10),
-    }
-    if settings.ca_file is not None:
-        options["root_certificate"] = settings.ca_file.read_bytes()
-    return options
-
-
-def _body(handle: BinaryIO, size: int) -> bytes | memoryview:
-    """The file's bytes; StorageError if it is not of `size`."""
-    data = handle.read(size + 1) if size < _MAPPED_FROM else mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    if len(data) != size:
-        raise StorageError(f"{handle.name} has {len(data)} bytes, expected {size}: it changed while it was read")
-    # obstore would read a mapping like a file, into memory; of a view it takes no copy.
-    return data if isinstance(data, bytes) else memoryview(data)
+    return url

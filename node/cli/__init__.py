@@ -6,14 +6,9 @@ with the command's name, `-` written as `_`.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
-import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import typer
@@ -76,30 +71,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Console entry point."""
-    leave = _Leave()
-    atexit.register(leave)  # the first one registered is the last one called
-    leave.status = invoke(sys.argv[1:])
-    sys.exit(leave.status)
-
-
-@dataclass(slots=True)
-class _Leave:
-    """Ends a process that used obstore without taking the interpreter apart.
-
-    A thread of obstore that asks for the interpreter's lock meanwhile (to let go of the last answer) is torn down in
-    the middle of native code, and that aborts a process that has done its work.
-    """
-
-    status: int = 1
-
-    def __call__(self) -> None:
-        if "obstore" not in sys.modules:
-            return
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # whoever listened is gone
-                stream.flush()
-        os._exit(self.status)
+    sys.exit(invoke(sys.argv[1:]))
 
 
 def _load(module: str, name: str) -> Callable[..., Any] | typer.Typer:

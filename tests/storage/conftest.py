@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,11 @@ def gateway(storj: Network) -> Service:
 
 
 @pytest.fixture
-def makers(request: pytest.FixtureRequest, tmp_path: Path) -> Makers:
-    return Makers(request, tmp_path)
+async def makers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Makers]:
+    found = Makers(request, tmp_path)
+    yield found
+    for bucket in found.opened:
+        await bucket.aclose()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

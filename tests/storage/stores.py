@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,12 @@ class Makers:
 
     request: pytest.FixtureRequest
     folder: Path
+    opened: list[Bucket] = field(default_factory=list[Bucket])
+
+    def open(self, settings: BucketSettings, deadlines: Deadlines | None = None) -> Bucket:
+        """A bucket that is closed at the end of the test."""
+        self.opened.append(open_bucket(settings, deadlines))
+        return self.opened[-1]
 
     def service(self, name: str) -> Service:
         found: Service = self.request.getfixturevalue(name)
@@ -111,7 +117,7 @@ def s3_settings(makers: Makers, service: Service, secret: str | None = None) -> 
 
 def _s3(name: str) -> Callable[[Makers], Box]:
     def made(makers: Makers) -> Box:
-        bucket = open_bucket(s3_settings(makers, makers.service(name)))
+        bucket = makers.open(s3_settings(makers, makers.service(name)))
         return Box(bucket, new_base(), _put_all(bucket, makers.folder))
 
     return made
@@ -148,7 +154,7 @@ def _storj(settings_of: Callable[[str, Path], BucketSettings]) -> Callable[[Make
         gateway = makers.service("gateway")
         grant = makers.request.getfixturevalue("storj").grant
         file = makers.secret_file(credentials_text({"grant": grant}, None))
-        fast = open_bucket(s3_settings(makers, gateway))
+        fast = makers.open(s3_settings(makers, gateway))
         return Box(open_bucket(settings_of(gateway.bucket, file)), new_base(), _put_all(fast, makers.folder))
 
     return made

@@ -15,7 +15,6 @@ from fednode.durable import write_atomic
 from fednode.errors import Conflict, Denied, GrantExpired, NotFound, StorageError, StorageTimeout, Unavailable
 from fednode.storage import remote
 from fednode.storage.credentials import credentials_text
-from fednode.storage.opening import open_bucket
 from fednode.storage.retry import Deadlines, RetryPolicy
 from fednode.storage.settings import RcloneSettings, UplinkSettings
 from tests.storj.network import Network
@@ -64,7 +63,7 @@ async def every_call_is_denied(bucket: Bucket, key: str, folder: Path) -> list[s
 async def test_a_wrong_secret_and_then_the_right_one(name: str, makers: Makers, tmp_path: Path) -> None:
     service = makers.service(name)
     settings = s3_settings(makers, service, "CANARY" + "0" * 34)
-    bucket = open_bucket(settings)
+    bucket = makers.open(settings)
     key = f"{new_base()}object"
     for said in await every_call_is_denied(bucket, key, tmp_path):
         assert str(settings.credentials) in said
@@ -78,7 +77,7 @@ async def test_a_wrong_secret_and_then_the_right_one(name: str, makers: Makers, 
 @pytest.mark.parametrize("name", ["served_s3", "moto_s3", "gateway"])
 async def test_no_such_bucket(name: str, makers: Makers, tmp_path: Path) -> None:
     settings = replace(s3_settings(makers, makers.service(name)), bucket="nowhere")
-    await nothing_is_made(open_bucket(settings), tmp_path)
+    await nothing_is_made(makers.open(settings), tmp_path)
 
 
 async def nothing_is_made(bucket: Bucket, folder: Path, said: str = "no such bucket") -> None:
@@ -112,14 +111,14 @@ class Lab:
 
     def open(self, grant: str, not_after: float | None = None, deadlines: Deadlines | None = None) -> Bucket:
         file = self.makers.secret_file(credentials_text({"grant": grant}, not_after))
-        return open_bucket(self.settings_of(self.name, file), deadlines)
+        return self.makers.open(self.settings_of(self.name, file), deadlines)
 
 
 @pytest.fixture(params=NATIVE)
 async def lab(request: pytest.FixtureRequest, storj: Network, gateway: Service, makers: Makers, tmp_path: Path) -> Lab:
     if request.param == "uplink":
         needs_library()
-    owner = open_bucket(s3_settings(makers, gateway))
+    owner = makers.open(s3_settings(makers, gateway))
     found = Lab(storj, makers, NATIVE[request.param], gateway.bucket, new_base(), owner)
     source = tmp_path / "first"
     source.write_bytes(BODY)
@@ -169,7 +168,7 @@ async def test_over_revoked_and_renewed(lab: Lab, tmp_path: Path) -> None:
         await listed(by_our_clock, lab.base)
     file = tmp_path / "grant"
     write_atomic(file, grant.encode(), mode=0o600)
-    reader = open_bucket(lab.settings_of(lab.name, file))
+    reader = lab.makers.open(lab.settings_of(lab.name, file))
     assert await listed(reader, lab.base) == [lab.key]
     done = lab.network.uplink("access", "revoke", grant)
     assert done.returncode == 0, done.stderr
@@ -193,7 +192,7 @@ async def put_at_last(bucket: Bucket, key: str, source: Path) -> None:
 async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
     storj: Network, gateway: Service, makers: Makers, tmp_path: Path
 ) -> None:
-    owner, base, source = open_bucket(s3_settings(makers, gateway)), new_base(), tmp_path / "source"
+    owner, base, source = makers.open(s3_settings(makers, gateway)), new_base(), tmp_path / "source"
     key = f"{base}000001/object"
     source.write_bytes(BODY)
     await owner.put(key, source)
@@ -202,7 +201,7 @@ async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
     grant = done.stdout.split()[-1]
     with storj.gateway_before(grant) as found:
         service = Service(found.endpoint, gateway.bucket, found.access_key, found.secret_key, region=found.region)
-        reader = open_bucket(s3_settings(makers, service))
+        reader = makers.open(s3_settings(makers, service))
         assert await reader.read(key, limit=len(BODY)) == BODY
         assert await listed(reader, base) == [key]
         with pytest.raises(NotFound):
@@ -219,7 +218,7 @@ async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
 
 async def test_a_missing_storj_bucket_is_not_made(lab: Lab, tmp_path: Path) -> None:
     file = lab.makers.secret_file(credentials_text({"grant": lab.network.grant}, None))
-    bucket = open_bucket(lab.settings_of("nowhere", file))
+    bucket = lab.makers.open(lab.settings_of("nowhere", file))
     await nothing_is_made(bucket, tmp_path, "nowhere")
     assert "nowhere" not in lab.network.uplink("ls").stdout
     await bucket.aclose()
