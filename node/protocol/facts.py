@@ -274,37 +274,9 @@ class PaidOut:
 
 
 Fact = (
-    Begun
-    | HomeBound
-    | RunBound
-    | HeadBound
-    | HeadChanged
-    | HeadLost
-    | HeadRegained
-    | HeadStalled
-    | HeadResumed
-    | DepositSigned
-    | DepositChanged
-    | SnapshotNoted
-    | ReplayDone
-    | Prepared
-    | OwnBucketChecked
-    | SignalAdopted
-    | Trained
-    | ObjectLost
-    | Published
-    | SignalSigned
-    | SignalStored
-    | Fetched
-    | Aggregated
-    | RoundAgreed
-    | ForeignRunSeen
-    | RepeatSeen
-    | FaultFound
-    | EvidenceStored
-    | DivergenceFound
-    | DeadlinePassed
-    | CloseDecided
-    | TranscriptStored
-    | PaidOut
-)
+    Begun | HomeBound | RunBound | HeadBound | HeadChanged | HeadLost | HeadRegained | HeadStalled | HeadResumed
+    | DepositSigned | DepositChanged | SnapshotNoted | ReplayDone | Prepared | OwnBucketChecked | SignalAdopted
+    | Trained | ObjectLost | Published | SignalSigned | SignalStored | Fetched | Aggregated | RoundAgreed
+    | ForeignRunSeen | RepeatSeen | FaultFound | EvidenceStored | DivergenceFound | DeadlinePassed | CloseDecided
+    | TranscriptStored | PaidOut
+)  # fmt: skip
