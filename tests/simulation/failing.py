@@ -98,6 +98,7 @@ def failing(state: Failing) -> Iterator[Failing]:
 
     put(os, "open", _open_kind)
     put(os, "fsync", "fsync")
+    put(os, "fdatasync", "fsync")
     put(os, "replace", "rename")
     put(os, "rename", "rename")
     put(os, "link", "link")

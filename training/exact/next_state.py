@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -63,8 +65,11 @@ def advance(
         in_threads(threads, objects[0].chunks(chunk), lambda ranges: mover.move(ranges, layout, chunk))
         mover.keep_others(schema, layout)
         written = [mover.new.fd, *([mover.new_momentum.fd] if mover.new_momentum is not None else [])]
-        with ThreadPoolExecutor(len(written)) as pool:
+        with ThreadPoolExecutor(2 * len(written)) as pool:
+            # The disk works while the digests are computed; little is left for the fsync of each file.
+            syncs = pool.map(os.fdatasync, written)
             digests = list(pool.map(partial(digest_of_state, schema=schema), written))
+            deque(syncs, maxlen=0)  # raises what a sync raised
         return digests[0], digests[1] if len(digests) > 1 else None
 
 
