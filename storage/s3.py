@@ -75,19 +75,23 @@ class S3Wire:
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:
         """Stream into `target`; the connection is dropped at `limit`."""
-        left = limit
+        got, held = 0, bytearray()
         call = self._call("GET", key)
         with explained(str(target)), target.open("wb") as handle:
             async with self._answered(call, Of.OBJECT) as answer, contextlib.aclosing(answer.parts()) as parts:
                 total = min(answer.length(call.where), limit)
                 async for chunk in parts:
-                    part = memoryview(chunk)[:left]
-                    await asyncio.to_thread(handle.write, part)
-                    left -= len(part)
+                    part = memoryview(chunk)[: limit - got]
+                    held += part
+                    got += len(part)
+                    if len(held) >= _PIECE:  # each single part is not worth its way to a thread
+                        await asyncio.to_thread(handle.write, held)
+                        held = bytearray()
                     if progress is not None:
-                        progress(limit - left, total)
-                    if not left:
+                        progress(got, total)
+                    if got == limit:
                         break
+            await asyncio.to_thread(handle.write, held)
 
     async def list(self, prefix: str) -> AsyncIterator[Entry]:
         """Raises where any page is refused, or is not one of an S3."""
