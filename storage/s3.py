@@ -182,7 +182,7 @@ def _endpoint(settings: S3Settings) -> SplitResult:
     try:
         url = urlsplit(settings.endpoint)
         host = url.hostname or ""
-        _ = url.port  # a ValueError where it is none
+        _ = url.port, host.encode("idna")  # a ValueError where they are none
     except ValueError:
         host, url = "", urlsplit("")
     if url.scheme not in ("https", "http") or not host or "@" in url.netloc or url.query or url.fragment:

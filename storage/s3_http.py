@@ -133,7 +133,7 @@ class S3Client:
 
     def __init__(self, endpoint: SplitResult, bucket: str, region: str, context: ssl.SSLContext) -> None:
         self._scheme = endpoint.scheme
-        self._host = endpoint.hostname or ""
+        self._host = (endpoint.hostname or "").encode("idna").decode()
         self._port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
         named = f"[{self._host}]" if ":" in self._host else self._host
         # The port is part of the signed name unless it is the scheme's own.

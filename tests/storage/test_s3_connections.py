@@ -193,6 +193,18 @@ async def test_a_file_that_changes_while_it_is_sent(credentials: Path, tmp_path:
     assert taken["bytes"] < size
 
 
+async def test_a_store_below_a_path(credentials: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"adapter")
+    with stub(lambda _: Answer(200, PAGE)) as server:
+        async with opened(f"{server.url}/s3 store/", credentials) as wire:
+            await wire.upload(KEY, source, 7, None)
+            assert [entry async for entry in wire.list("alice/")] == []
+    put, listing = server.asked
+    assert put.path == f"/s3%20store/bucket/{KEY}"
+    assert listing.path == ("/s3%20store/bucket?encoding-type=url&list-type=2&max-keys=1000&prefix=alice%2F")
+
+
 CHARACTERS = string.ascii_lowercase + string.digits + "_-."
 ODD_KEYS = [f"{CHARACTERS}/_.{CHARACTERS[::-1]}/--/__/a..b", "-", "_/-._", f"{'k' * 200}/{'l' * 200}/{'m' * 80}"]
 

@@ -201,6 +201,20 @@ async def test_what_is_no_http(credentials: Path, said: bytes) -> None:
                 _ = [entry async for entry in wire.list("")]
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x03\xff\xff" + b"\x00" * 70_000])
+async def test_what_is_no_tls(credentials: Path, said: bytes) -> None:
+    def serve(connection: Connection) -> None:
+        connection.socket.recv(65536)
+        connection.say(said)
+
+    with raw(serve) as server:
+        secure = Raw(server.url.replace("http:", "https:"))
+        async with opened(secure, credentials) as wire:
+            for work in (wire.stat(KEY), wire.delete(KEY)):
+                with pytest.raises(Unavailable):
+                    await work
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_nobody_is_followed(credentials: Path, tmp_path: Path, status: int) -> None:
     source = tmp_path / "small"

@@ -109,6 +109,7 @@ async def test_a_put_over_tls_is_whole_signed_and_without_trailer(
     [
         "http://s3.example.org", "http://127.0.0.2.example.org", "http://192.168.0.9:9000", "ftp://127.0.0.1", "",
         "s3.example.org", "https://", "https://a:99999", "https://user:pass@s3.example.org", "https://s3.example.org?x=1",
+        "https://a..b", "https://[::1",
     ],
 )  # fmt: skip
 def test_endpoints_that_cannot_do(credentials: Path, endpoint: str) -> None:
@@ -193,7 +194,7 @@ async def test_absent_is_told_from_no_bucket(credentials: Path, tmp_path: Path) 
 
 
 async def test_nobody_there(credentials: Path) -> None:
-    for url in ("http://127.0.0.1:1", "https://nowhere.invalid"):
+    for url in ("http://127.0.0.1:1", "https://nowhere.invalid", "https://bücher.invalid", "http://[::1]:1"):
         with pytest.raises(Unavailable) as caught:
             await wire(url, credentials).stat(KEY)
         shows_no_secret(caught.value)
