@@ -206,7 +206,14 @@ async def test_a_gateway_whose_grant_is_narrow_and_then_revoked(
         assert await listed(reader, base) == [key]
         with pytest.raises(NotFound):
             await reader.head(f"{base}absent")
-        for work in (put_at_last(reader, f"{base}new", source), reader.delete(key), listed(reader)):
+        big = tmp_path / "big"
+        big.write_bytes(BODY * 300)
+        for work in (
+            put_at_last(reader, f"{base}new", source),
+            put_at_last(reader, f"{base}big", big),
+            reader.delete(key),
+            listed(reader),
+        ):
             with pytest.raises(Denied):
                 await work
         await every_call_is_denied(reader, "elsewhere/object", tmp_path)
