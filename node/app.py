@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -82,22 +83,20 @@ async def _work(site: Site, goal: Goal, voice: Talk, reason: str) -> State:
     for each in buckets.expiring(site):
         ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.not_after))
         _LOG.warning("the credentials for the bucket of %s end on %s: put new ones at %s", each.party, ends, each.file)
-    journal = SqliteJournal(site.home.journal)
-    clock = SystemClock()
-    head = _head(site, state, read_only=goal == "close")
-    trainer = _trainer(site)
-    try:
+    async with contextlib.AsyncExitStack() as closing:  # each of them, whatever another one's closing raises
+        for bucket in opened.values():
+            closing.push_async_callback(bucket.aclose)
+        journal = closing.enter_context(contextlib.closing(SqliteJournal(site.home.journal)))
+        clock = SystemClock()
+        head = _head(site, state, read_only=goal == "close")
+        closing.push_async_callback(head.aclose)
+        trainer = _trainer(site)
+        closing.push_async_callback(trainer.aclose)
         effects = _effects(site, opened, head, clock, trainer, voice)
         daemon = Daemon(state, journal=journal, head=head, perform=effects.perform, clock=clock, watcher=voice)
         run = site.rules.run if goal == "run" else None
         rounds = site.rules.rounds if goal == "run" else None
         return await daemon.run(Begin(clock.now(), goal, site.rules.binding, run, rounds, reason))
-    finally:
-        await trainer.aclose()
-        await head.aclose()
-        for bucket in opened.values():
-            await bucket.aclose()
-        journal.close()
 
 
 def _effects(

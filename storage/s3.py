@@ -67,9 +67,13 @@ class S3Wire:
             sending.check()
             body = Body(handle, size, sending.parts())
             create = Call("PUT", key, call.where, headers={"If-None-Match": "*"}, body=body)
-            async with self._answered(create, Of.NEW):
-                if not sending.whole:
-                    raise Unavailable(f"{call.where}: the store took it before it had it all")
+            try:
+                async with self._answered(create, Of.NEW):
+                    if not sending.whole:
+                        raise Unavailable(f"{call.where}: the store took it before it had it all")
+            except Unavailable:
+                sending.raise_own()
+                raise
         if progress is not None:
             progress(size, size)
 
@@ -78,9 +82,9 @@ class S3Wire:
         got, held = 0, bytearray()
         call = self._call("GET", key)
         with explained(str(target)), target.open("wb") as handle:
-            async with self._answered(call, Of.OBJECT) as answer, contextlib.aclosing(answer.parts()) as parts:
+            async with self._answered(call, Of.OBJECT) as answer:
                 total = min(answer.length(call.where), limit)
-                async for chunk in parts:
+                async for chunk in answer.parts():
                     part = memoryview(chunk)[: limit - got]
                     held += part
                     got += len(part)
@@ -122,8 +126,8 @@ class S3Wire:
     async def _page(self, pages: Pages, prefix: str, token: str | None) -> Page:
         parser = pages.parser()
         call = Call("GET", "", pages.where, query=pages.query(prefix, token))
-        async with self._answered(call, Of.BUCKET) as answer, contextlib.aclosing(answer.parts()) as parts:
-            async for part in parts:
+        async with self._answered(call, Of.BUCKET) as answer:
+            async for part in answer.parts():
                 parser.feed(part)
         return parser.close()
 
@@ -150,6 +154,7 @@ class _Sending:
         self._handle = handle
         self._left = self._size = size
         self._progress = progress
+        self._failed: Exception | None = None
 
     @property
     def whole(self) -> bool:
@@ -161,17 +166,29 @@ class _Sending:
         if found != self._size:
             raise self._changed(f"{found} bytes")
 
+    def raise_own(self) -> None:
+        """What reading raised: to whoever sends it is one more reason to break off."""
+        if self._failed is not None:
+            raise self._failed
+
     async def parts(self) -> AsyncGenerator[bytes]:
-        while self._left:
-            # One byte more than is left shows a file that grew, before the store has all that it waits for.
-            wanted = _PIECE if self._left > _PIECE else self._left + 1
-            piece = await asyncio.to_thread(self._handle.read, wanted)
-            if not piece or len(piece) > self._left:
-                raise self._changed("fewer bytes" if not piece else "more bytes")
-            yield piece
-            self._left -= len(piece)
-            if self._progress is not None and self._left:
-                self._progress(self._size - self._left, self._size)
+        try:
+            while self._left:
+                yield await self._next()
+                if self._progress is not None and self._left:
+                    self._progress(self._size - self._left, self._size)
+        except Exception as error:
+            self._failed = error
+            raise
+
+    async def _next(self) -> bytes:
+        # One byte more than is left shows a file that grew, before the store has all that it waits for.
+        wanted = _PIECE if self._left > _PIECE else self._left + 1
+        piece = await asyncio.to_thread(self._handle.read, wanted)
+        if not piece or len(piece) > self._left:
+            raise self._changed("fewer bytes" if not piece else "more bytes")
+        self._left -= len(piece)
+        return piece
 
     def _changed(self, found: str) -> StorageError:
         return StorageError(f"{self._handle.name} has {found}, expected {self._size}: it changed while it was read")

@@ -12,23 +12,22 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, cast
+from typing import BinaryIO, Final, Protocol
 from urllib.parse import SplitResult, quote
+from urllib.request import getproxies, proxy_bypass
 
-import httpcore
+import aiohttp
+from yarl import URL
 
 from fednode.errors import ConfigError, Unavailable
 from fednode.storage.credentials import Credentials
-from fednode.storage.s3_connections import new_pool
 from fednode.storage.s3_errors import no_connection
 
 _CONNECT_S: Final = 10.0
 _MOST_ERROR: Final = 64 << 10
 """Bytes of a refusal that are read: its code is among the first."""
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
-_BROKEN: Final = (
-    httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, httpcore.ProxyError, ssl.SSLError
-)  # fmt: skip
+_BROKEN: Final = (aiohttp.ClientError, ssl.SSLError)
 
 
 class _Request(Protocol):
@@ -59,6 +58,27 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+def proxy_of_environment(scheme: str, place: str) -> URL | None:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for HOST:PORT, unless NO_PROXY lists that.
+
+    ConfigError where it is of a kind that cannot be used.
+    """
+    said = getproxies()
+    named = said.get(scheme) or said.get("all")
+    if not named or proxy_bypass(place):
+        return None
+    try:
+        proxy = URL(named if "://" in named else f"http://{named}")
+        if proxy.scheme in ("http", "https") and proxy.host:
+            return proxy
+    except ValueError:
+        pass
+    raise ConfigError(  # from nothing: the address of a proxy may hold a password
+        "the proxy that ALL_PROXY, HTTPS_PROXY or HTTP_PROXY names cannot be used, expected http://HOST:PORT",
+        hint="change the variable, or except the store with NO_PROXY=HOST",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """What a request sends: `size` bytes, which `file` holds for the signature and `parts` gives for sending."""
@@ -84,48 +104,31 @@ class Call:
 class Answer:
     """Status and headers of an answer, its body still to be read."""
 
-    def __init__(self, response: httpcore.Response, method: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self._response = response
-        self._method = method
-        self._begun = False
 
     def length(self, where: str) -> int:
         """Of the object that it brings or tells of, in bytes. Unavailable where that is not said: a body that broke
         off would look whole."""
-        said = self._told()
+        said = self._response.headers.get("Content-Length", "")
         if not _LENGTH.fullmatch(said):
             raise Unavailable(f"{where}: the store does not say how long it is", hint="is a proxy in between?")
         return int(said)
 
-    async def parts(self) -> AsyncGenerator[bytes]:
-        """The body as it comes, in parts of at most 64 KiB; once."""
-        self._begun = True
-        async with contextlib.aclosing(cast(AsyncGenerator[bytes], self._response.aiter_stream())) as parts:
-            async for part in parts:
-                yield part
+    def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, in small parts; once."""
+        return self._response.content.iter_any()
 
     async def beginning(self) -> str:
         """Of the body of a refusal. One that breaks off says what it said."""
         data = bytearray()
         with contextlib.suppress(*_BROKEN):
-            async with contextlib.aclosing(self.parts()) as parts:
-                async for part in parts:
-                    data += part
-                    if len(data) >= _MOST_ERROR:
-                        break
+            async for part in self.parts():
+                data += part
+                if len(data) >= _MOST_ERROR:
+                    break
         return data[:_MOST_ERROR].decode(errors="replace")
-
-    async def over(self) -> None:
-        """Come to the end of an answer that has no body, so that its connection can be used again."""
-        if not self._begun and (self._method == "HEAD" or self.status == 204 or self._told() == "0"):
-            with contextlib.suppress(*_BROKEN):
-                async for _ in self.parts():
-                    return
-
-    def _told(self) -> str:
-        said = (value for name, value in self._response.headers if name.lower() == b"content-length")
-        return next(said, b"").decode("latin-1")
 
 
 class S3Client:
@@ -133,51 +136,60 @@ class S3Client:
 
     def __init__(self, endpoint: SplitResult, bucket: str, region: str, context: ssl.SSLContext) -> None:
         self._scheme = endpoint.scheme
-        self._host = (endpoint.hostname or "").encode("idna").decode()
-        self._port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
-        named = f"[{self._host}]" if ":" in self._host else self._host
+        host = (endpoint.hostname or "").encode("idna").decode()
+        standard = 443 if endpoint.scheme == "https" else 80
+        port = endpoint.port or standard
+        self._place = f"{host}:{port}"
+        named = f"[{host}]" if ":" in host else host
         # The port is part of the signed name unless it is the scheme's own.
-        standard = (self._scheme, self._port) in (("https", 443), ("http", 80))
-        self._netloc = named if standard else f"{named}:{self._port}"
+        self._netloc = named if port == standard else f"{named}:{port}"
         self._bucket = f"{endpoint.path.rstrip('/')}/{bucket}"
         self._region = region
         self._context = context
-        self._pool: tuple[asyncio.AbstractEventLoop, httpcore.AsyncConnectionPool] | None = None
+        self._session: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
 
     @contextlib.asynccontextmanager
     async def answered(self, call: Call, credentials: Credentials) -> AsyncGenerator[Answer]:
         """The answer to `call`, its body to be read inside the block; whatever is left of that drops the connection.
 
-        Unavailable without connection, or where it breaks off inside the block. Errors of `call.body` pass through.
+        It may come before all of `call.body` was taken. Unavailable without connection, or where it breaks off inside
+        the block, or where `call.body` raises.
         """
         target = quote(f"{self._bucket}/{call.key}" if call.key else self._bucket, safe="/-_.~%")
         target += f"?{call.query}" if call.query else ""
-        headers = await self._signed(call, f"{self._scheme}://{self._netloc}{target}", credentials)
-        url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
+        url = f"{self._scheme}://{self._netloc}{target}"
+        headers = await self._signed(call, url, credentials)
         body = call.body.parts if call.body else None
-        timeouts = {"timeout": {"connect": _CONNECT_S}}
+        proxy = proxy_of_environment(self._scheme, self._place)
         try:
-            async with self._connections().stream(
-                call.method, url, headers=list(headers.items()), content=body, extensions=timeouts
+            async with self._connections().request(
+                call.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False, proxy=proxy
             ) as response:
-                answer = Answer(response, call.method)
-                yield answer
-                await answer.over()
+                yield Answer(response)
         except _BROKEN as error:
             # From None: the text of the cause holds what the store sent, and addresses.
             raise no_connection(call.where, str(error)) from None
 
     async def aclose(self) -> None:
         """Close what is open. Connections of a loop that is over went with it."""
-        pool, self._pool = self._pool, None
-        if pool is not None and pool[0] is asyncio.get_running_loop():
-            await pool[1].aclose()
+        made, self._session = self._session, None
+        if made is not None and made[0] is asyncio.get_running_loop():
+            await made[1].close()
 
-    def _connections(self) -> httpcore.AsyncConnectionPool:
+    def _connections(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        if self._pool is None or self._pool[0] is not loop:
-            self._pool = loop, new_pool(self._context, self._scheme, self._host, self._port)
-        return self._pool[1]
+        if self._session is None or self._session[0] is not loop:
+            self._session = (
+                loop,
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=self._context, limit=0),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    skip_auto_headers=("Content-Type", "Accept"),
+                    auto_decompress=False,
+                ),
+            )
+        return self._session[1]
 
     async def _signed(self, call: Call, url: str, credentials: Credentials) -> dict[str, str]:
         """All headers of the request. The signature covers what is sent, whole: no trailers, no unsigned bodies."""
@@ -193,5 +205,5 @@ class S3Client:
             return dict(request.headers.items())
 
         headers = await asyncio.to_thread(sign) if call.body else sign()
-        headers |= {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "fednode"}
+        headers |= {"Accept-Encoding": "identity", "User-Agent": "fednode"}
         return headers | ({"Content-Length": str(call.body.size)} if call.body else {})

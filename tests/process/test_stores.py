@@ -144,7 +144,7 @@ async def work(url, bucket, credentials):
     await asyncio.gather(*(opened.put(f"end/{n}", source) for n in range(20)))
     assert len([entry async for entry in opened.list("end/")]) == 20
     await asyncio.gather(*(opened.delete(f"end/{n}") for n in range(20)))
-    # Not closed: a command that an error ends does not come to that.
+    await opened.aclose()
 
 def invoke(words):
     asyncio.run(work(*words))

@@ -159,6 +159,17 @@ async def test_a_writers_grant_replaces_nothing(lab: Lab, tmp_path: Path) -> Non
     await writer.aclose()
 
 
+async def test_who_may_not_look_replaces_nothing(lab: Lab, tmp_path: Path) -> None:
+    """These credentials could delete: nothing but the look before keeps a put from replacing an object."""
+    blind = lab.open(lab.grant("--readonly=false", "--disallow-reads", "--disallow-lists"))
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * len(BODY))
+    with pytest.raises(Denied):
+        await blind.put(lab.key, source)
+    assert await lab.owner.read(lab.key, limit=len(BODY)) == BODY
+    await blind.aclose()
+
+
 async def test_over_revoked_and_renewed(lab: Lab, tmp_path: Path) -> None:
     past = lab.open(lab.grant("--readonly", "--not-after", "2020-01-01T00:00:00Z"))
     await every_call_is_denied(past, lab.key, tmp_path)

@@ -84,8 +84,10 @@ def source(tmp_path: Path) -> Path:
 @contextlib.asynccontextmanager
 async def opened(server: Raw, credentials: Path, ca_file: Path | None = None) -> AsyncGenerator[S3Wire]:
     wire = S3Wire(S3Settings("bucket", credentials, server.url, ca_file=ca_file), CredentialsFile(credentials))
-    yield wire
-    await wire.aclose()
+    try:
+        yield wire
+    finally:
+        await wire.aclose()
 
 
 def answering(status: int, headers: str, body: Callable[[Connection], None]) -> Callable[[Connection], None]:
@@ -184,7 +186,7 @@ def test_headers_without_end(credentials: Path, tmp_path: Path, line: bytes) -> 
         b"", b"\x00" * 100, b"SSH-2.0-OpenSSH_9.9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999999\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
     ],
 )  # fmt: skip
 async def test_what_is_no_http(credentials: Path, said: bytes) -> None:
