@@ -23,8 +23,6 @@ _MOST_OUTPUT: Final = 64 << 20
 """Of a listing: some 400,000 objects."""
 _MOST_SAID: Final = 16 << 10
 _PASSED_ON: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_GO_MEMORY: Final = "64MiB"
-"""From here on Go tidies up sooner. No hard limit."""
 _ALWAYS: Final = (
     "--retries=1",
     "--low-level-retries=1",
@@ -124,7 +122,7 @@ def _environment(remote: Mapping[str, str], scratch: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     options = {f"RCLONE_CONFIG_{REMOTE}_{name.upper()}": value for name, value in remote.items()}
     folders = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR"), scratch)
-    return {**kept, **folders, "RCLONE_CONFIG": "/dev/null", "GOMEMLIMIT": _GO_MEMORY, **options}
+    return {**kept, **folders, "RCLONE_CONFIG": "/dev/null", **options}
 
 
 async def _feed(stream: asyncio.StreamWriter | None, text: str) -> None:
