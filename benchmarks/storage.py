@@ -6,8 +6,7 @@ Rows: our backends, and beside them the vendor's own tools on the same Storj net
 Goals: within 10 % of the vendor's tool, at most 64 MB above the file's mapping. A put of ours also looks before and
 after; a get also hashes and syncs. Everything is on loopback: the numbers compare programs, not networks. The stores
 take turns, because the network is at times a third faster than at others. `MB/s` is the best repeat, `CPU s` the mean
-of one (with child processes), `memory` the most that a repeat added to anonymous memory, all processes together. What
-is not there is named with its reason.
+of one (with child processes), `memory` the most that a repeat added to anonymous memory, all processes together.
 """
 
 from __future__ import annotations
