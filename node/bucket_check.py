@@ -7,7 +7,8 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -76,7 +77,9 @@ async def _check_one(site: Site, party: PartyName) -> list[Finding]:
     except FednodeError as error:
         return [*found, Finding(party, "settings", "failed", error.message, error.hint)]
     look = _Look(site, party, place, bucket)
-    steps = (_create, _list, _replace) if party == site.rules.me else (_list, _read, _write)
+    steps = [_create, _list, _delete] if party == site.rules.me else [_list, _read, _write]
+    if place.backend == "s3" and party == site.rules.me:
+        steps.append(_replace)
     try:
         found += [await _tried(look, step.__name__.lstrip("_"), step(look)) for step in steps]
     finally:
@@ -110,18 +113,31 @@ async def _list(look: _Look) -> Finding:
     return look.finding("list", "ok", f"{len(entries)} objects of this run, {sum(e.size for e in entries)} bytes")
 
 
-async def _replace(look: _Look) -> Finding:
-    """Whether the writer's credentials could destroy what was signalled: deleting is what replacing needs."""
+async def _delete(look: _Look) -> Finding:
+    """Whether the writer's credentials could destroy what was signalled."""
     if look.place.backend == "local":
-        return look.finding("replace", "ok", "a folder: its permissions decide who may delete")
+        return look.finding("delete", "ok", "a folder: its permissions decide who may delete")
     try:
         await look.bucket.delete(look.key(look.party))
     except Denied:
-        return look.finding("replace", "ok", "the daemon's credentials may not delete, so not replace")
+        nothing = "" if look.place.backend == "s3" else ", and so replace nothing"
+        return look.finding("delete", "ok", f"the daemon's credentials may not delete{nothing}")
     await _put(look, look.key(look.party), _content(look))
     return look.finding(
-        "replace", "warning", "the daemon's credentials may delete, and so replace, what it signalled",
+        "delete", "warning", "the daemon's credentials may delete what it signalled",
         "give it credentials without that permission: see docs/storage.md",
+    )  # fmt: skip
+
+
+async def _replace(look: _Look) -> Finding:
+    """Whether an S3 keeps two programs from writing one key: who may write there may replace. Sent is what stands."""
+    assert isinstance(look.bucket, RemoteBucket)
+    with _file(_content(look)) as path:
+        if await look.bucket.is_refused_again(look.key(look.party), path):
+            return look.finding("replace", "ok", "the store refuses to replace an object where it is asked to create")
+    return look.finding(
+        "replace", "warning", "the store ignores If-None-Match: of two programs that write one object the later wins",
+        "let nothing else write to this bucket and prefix, and have the service keep versions of its objects",
     )  # fmt: skip
 
 
@@ -157,10 +173,16 @@ async def _write(look: _Look) -> Finding:
 
 
 async def _put(look: _Look, key: str, data: bytes) -> None:
+    with _file(data) as path:
+        await look.bucket.put(key, path)
+
+
+@contextmanager
+def _file(data: bytes) -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
         path = Path(folder) / "object"
         path.write_bytes(data)
-        await look.bucket.put(key, path)
+        yield path
 
 
 def _content(look: _Look) -> bytes:

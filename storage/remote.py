@@ -79,6 +79,17 @@ class RemoteBucket:
             raise Integrity(f"{self._where(key)} has more than {limit} bytes", kind="size")
         return data
 
+    async def is_refused_again(self, key: str, source: Path) -> bool:
+        """Whether the store itself refuses an upload as `key`, where the bytes of `source` stand. Sends them again."""
+        segments(key)
+        size = await asyncio.to_thread(size_of, source)
+        work = self._wire.upload(key, source, size, None)
+        try:
+            await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+        except Conflict:
+            return True
+        return False
+
     async def head(self, key: str) -> int:
         """Size in bytes; NotFound where absent."""
         segments(key)

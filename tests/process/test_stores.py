@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -165,6 +166,34 @@ def test_a_process_that_used_s3_ends_with_its_own_status(s3: Service, tmp_path: 
     for _ in range(6):
         done = subprocess.run([sys.executable, "-P", "-c", USES_S3, *words], capture_output=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (6, b"done\n", b"")
+
+
+def look(whole: Federation, party: str) -> dict[tuple[str, str], str]:
+    """`bucket check`: (whose bucket, what was tried) to the verdict."""
+    status = whole.commands["parties"][party]["status"]
+    words = [each for word in status for each in (("bucket", "check") if word == "status" else (word,))]
+    answer = whole.over(whole.start(f"{party}-check", words)).json
+    return {(each["party"], each["what"]): each["verdict"] for each in answer["findings"]}
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_buckets_are_looked_at_before_the_run(copy: Make, s3: Service, knows: bool) -> None:
+    """moto lets everybody do everything, and knows If-None-Match; not every service does."""
+    whole = copy()
+
+    def says(request: Asked) -> Answer | None:
+        kept = {name: value for name, value in request.headers.items() if knows or name != "if-none-match"}
+        return forward(s3.endpoint, replace(request, headers=kept))
+
+    with stub(says) as server:
+        move_to_s3(whole, s3, lambda *_: server.url)
+        look(whole, "bob")
+        found = look(whole, "alice")
+    own = {what: verdict for (party, what), verdict in found.items() if party == "alice"}
+    replaced = "ok" if knows else "warning"
+    assert own == {"expiry": "ok", "create": "ok", "list": "ok", "delete": "warning", "replace": replaced}
+    bobs = {what: verdict for (party, what), verdict in found.items() if party == "bob"}
+    assert bobs == {"expiry": "ok", "list": "ok", "read": "ok", "write": "failed"}
 
 
 def test_a_peers_bucket_is_away_for_a_while(copy: Make, s3: Service, reference: str) -> None:

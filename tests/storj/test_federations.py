@@ -155,7 +155,7 @@ def test_buckets_are_looked_at_from_both_sides(homes: Path) -> None:
     check(homes, "carol")
     found = check(homes, "alice")
     assert {each["verdict"] for each in found.values()} == {"ok"}
-    assert {what for party, what in found if party == "alice"} == {"expiry", "create", "list", "replace"}
+    assert {what for party, what in found if party == "alice"} == {"expiry", "create", "list", "delete"}
     assert {what for party, what in found if party == "bob"} == {"expiry", "list", "read", "write"}
 
 
