@@ -18,6 +18,7 @@ from fednode.node.buckets import WARN_DAYS, bucket_settings, party_prefix, place
 from fednode.node.places import BucketPlace
 from fednode.node.site import Site
 from fednode.storage.credentials import read_credentials
+from fednode.storage.explained import explained
 from fednode.storage.local import LocalBucket
 from fednode.storage.opening import open_bucket
 from fednode.storage.remote import RemoteBucket
@@ -162,6 +163,13 @@ async def _write(look: _Look) -> Finding:
     # A new name each time: what an earlier check left says nothing about the credentials of today.
     key = look.key(f"{look.site.rules.me}-must-not-write-{secrets.token_hex(4)}")
     try:
+        await look.bucket.head(key)
+    except NotFound:
+        pass
+    except Denied:
+        hint = "read-only credentials for the prefix may also list it: see docs/storage.md"
+        return look.finding("write", "warning", "not tried: these credentials may not see what is absent", hint)
+    try:
         await _put(look, key, b"written by a reader\n")
     except Denied:
         return look.finding("write", "ok", "writing is refused, as it should be")
@@ -179,7 +187,7 @@ async def _put(look: _Look, key: str, data: bytes) -> None:
 
 @contextmanager
 def _file(data: bytes) -> Generator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fednode-") as folder:
+    with explained(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="fednode-") as folder:
         path = Path(folder) / "object"
         path.write_bytes(data)
         yield path

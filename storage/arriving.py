@@ -27,6 +27,7 @@ class Arriving:
         self._written = threading.Event()
         self._unwanted = False
         self._failed: Exception | None = None
+        self._whole = False
         self._thread = threading.Thread(target=self._follow, name="arriving", daemon=True)
 
     def __enter__(self) -> Arriving:
@@ -38,11 +39,16 @@ class Arriving:
         self._written.set()
 
     def digest(self) -> Digest:
-        """SHA-256 in hex of the whole file, to which nobody may write any more. Blocking. Raises what reading did."""
+        """SHA-256 in hex of the whole file, to which nobody may write any more. Blocking. Raises what reading did.
+
+        Not after the context was left: RuntimeError.
+        """
         self._written.set()
         self._thread.join()
         if self._failed is not None:
             raise self._failed
+        if not self._whole:
+            raise RuntimeError("the file was left before it was read to its end")
         return Digest(self._hash.hexdigest())
 
     def _follow(self) -> None:
@@ -59,6 +65,7 @@ class Arriving:
                             done = 0
                             os.fdatasync(handle.fileno())
                     elif whole:
+                        self._whole = True
                         return
                     else:
                         self._written.wait(_LOOK_EVERY_S)

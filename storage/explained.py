@@ -5,8 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Generator
+from typing import Final
 
 from fednode.errors import Denied, QuotaExceeded, StorageError, Unavailable
+
+_PASSING: Final = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN,
+        errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM,
+    }
+)  # fmt: skip
+"""What a mount from another machine says, or this machine under load: another attempt may succeed."""
 
 
 @contextlib.contextmanager
@@ -20,6 +29,6 @@ def explained(where: str) -> Generator[None, None, None]:
             raise Denied(message, hint="look at the permissions of the folder") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise QuotaExceeded(message, hint="free some disk space") from error
-        if error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EMFILE, errno.ENFILE):
+        if error.errno in _PASSING:
             raise Unavailable(message) from error
         raise StorageError(message) from error

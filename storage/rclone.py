@@ -1,7 +1,7 @@
 """A Storj bucket, natively, by the program rclone: the way that needs nothing built.
 
-Objects are named on stdin (`--files-from-raw`), not in the remote's path: for a path rclone takes a refused look-up for
-an absent object, so that a revoked grant would look like an empty bucket.
+Objects to read are named on stdin (`--files-from-raw`), not in the remote's path: there rclone takes a refused look-up
+for an absent object, so that a revoked grant would look like an empty bucket.
 """
 
 from __future__ import annotations
@@ -76,14 +76,20 @@ class RcloneWire:
         Between its look and the end only a grant without delete keeps it from replacing an object.
         """
         origin = str(source.absolute())  # absolute: a colon in it is no remote
+        changed = StorageError(f"{origin} is not of {size} bytes any more: it changed while it was uploaded")
         with explained(origin):
             source.open("rb").close()
+            if source.stat().st_size != size:
+                raise changed
 
         def moved(count: int) -> None:
             if progress is not None:
                 progress(min(count, size), size)
 
         await self._run(key, "copyto", *_CREATE, origin, f"{self._root}/{key}", moved=moved)
+        with explained(origin):
+            if source.stat().st_size != size:
+                raise changed
         moved(size)
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:

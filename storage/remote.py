@@ -55,6 +55,8 @@ class RemoteBucket:
     ) -> None:
         """Download exactly `size` bytes (at most size + 1), verify, then appear atomically at `target` (fsynced).
 
+        The deadline is for the store; the own disk takes as long as it takes.
+
         NotFound where the key is absent; other bytes: Integrity(kind="size" | "digest"), kept as `<target>.kept`.
         """
         segments(key)

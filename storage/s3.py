@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from fednode.errors import ConfigError, NotFound, StorageError, Unavailable
 from fednode.hosts import is_loopback
-from fednode.storage.credentials import CredentialsSource
+from fednode.storage.credentials import Credentials, CredentialsSource
 from fednode.storage.explained import explained
 from fednode.storage.keys import check_bucket_name
 from fednode.storage.s3_errors import Of, refusal
@@ -51,10 +51,10 @@ class S3Wire:
     async def stat(self, key: str) -> int:
         """Size in bytes; NotFound where the key is absent, Unavailable where the bucket is."""
         call = self._call("HEAD", key)
-        with contextlib.suppress(NotFound):
-            async with self._answered(call, Of.OBJECT) as answer:
+        async with self._client.answered(call, self._keys()) as answer:
+            if answer.status == 200:
                 return answer.length(call.where)
-        # The answer to HEAD has no body: only GET tells an absent key from an absent bucket.
+        # The answer to HEAD has no body: only GET tells why it was refused, or an absent key from an absent bucket.
         call = self._call("GET", key)
         async with self._answered(call, Of.OBJECT) as answer:
             return answer.length(call.where)
@@ -134,17 +134,21 @@ class S3Wire:
     @contextlib.asynccontextmanager
     async def _answered(self, call: Call, of: Of) -> AsyncGenerator[Answer]:
         """The answer to a call that the store carried out; anything else raises."""
+        credentials = self._keys()
+        async with self._client.answered(call, credentials) as answer:
+            done = range(200, 300) if call.method in ("PUT", "DELETE") else (200,)
+            if answer.status not in done:
+                raise refusal(answer.status, await answer.beginning(), call.where, credentials.refused, of)
+            yield answer
+
+    def _keys(self) -> Credentials:
         credentials = self._credentials.read()
         if not credentials.access_key_id:
             raise ConfigError(
                 f"{credentials.source} holds a Storj grant, expected access_key_id and secret_access_key for an S3",
                 hint='register the grant at the gateway for S3 keys, or set backend = "uplink" or "rclone"',
             )
-        async with self._client.answered(call, credentials) as answer:
-            done = range(200, 300) if call.method in ("PUT", "DELETE") else (200,)
-            if answer.status not in done:
-                raise refusal(answer.status, await answer.beginning(), call.where, credentials.refused, of)
-            yield answer
+        return credentials
 
 
 class _Sending:

@@ -13,13 +13,18 @@ from typing import Final
 
 from fednode.errors import Conflict, Denied, NotFound, QuotaExceeded, StorageError, Throttled, Unavailable
 
-_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+_CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 
 _QUOTA: Final = frozenset({"QuotaExceeded", "ServiceQuotaExceeded", "StorageLimitExceeded", "XMinioStorageFull"})
 _SLOW: Final = frozenset({"SlowDown", "SlowDownRead", "SlowDownWrite", "TooManyRequests", "RequestLimitExceeded"})
 _SLOW_MORE: Final = frozenset({"Throttling", "ThrottlingException", "BandwidthLimitExceeded"})
 _DENIED: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 _DENIED_MORE: Final = frozenset({"AccessDenied", "AuthorizationHeaderMalformed", "TokenRefreshRequired"})
+
+
+_BROKEN_OFF: Final = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})
+"""Said with status 400, and yet another attempt may succeed."""
+_LIMIT: Final = "the account's limit is reached: prune old runs, or raise the limit"
 
 
 class Of(Enum):
@@ -64,14 +69,16 @@ def no_connection(where: str, text: str) -> Unavailable:
 
 def no_bucket(where: str) -> Unavailable:
     """The error for a bucket that the store does not have."""
-    return Unavailable(f"{where}: the store has no such bucket", hint="make it with `fednode bucket create`")
+    return Unavailable(f"{where}: the store has no such bucket", hint="its owner makes it, on the provider's pages")
 
 
 def _by_code(code: str, shown: str, where: str, refused: Callable[[str], Denied]) -> StorageError | None:
     if code in _QUOTA:
-        return QuotaExceeded(shown, hint="the account's limit is reached: prune old runs, or raise the limit")
+        return QuotaExceeded(shown, hint=_LIMIT)
     if code in _SLOW or code in _SLOW_MORE:
         return Throttled(shown)
+    if code in _BROKEN_OFF:
+        return Unavailable(shown)
     if code == "NoSuchBucket":
         return no_bucket(where)
     if code in _DENIED or code in _DENIED_MORE:
@@ -85,7 +92,7 @@ def _by_status(status: int, shown: str, where: str) -> StorageError:
     if status == 429:
         return Throttled(shown)
     if status == 507:
-        return QuotaExceeded(shown, hint="the account's limit is reached: prune old runs, or raise the limit")
+        return QuotaExceeded(shown, hint=_LIMIT)
     if 300 <= status < 400:
         return StorageError(f"{where}: the store sends us elsewhere", hint="look at endpoint and region")
     return Unavailable(shown) if status in (408, 425) or status >= 500 else StorageError(shown)

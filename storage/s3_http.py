@@ -1,5 +1,6 @@
 """Signed requests to an S3 store that may be hostile: nothing of an answer is held but what was asked for, whatever
-length it claims. Nothing is followed, decoded or tried again; deadlines are RemoteBucket's, which knows the size."""
+length it claims. Nothing is followed or decoded, and a body never sent twice (aiohttp asks once more without one, where
+the connection closes without an answer); deadlines are RemoteBucket's, which knows the size."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from fednode.storage.credentials import Credentials
 from fednode.storage.s3_errors import no_connection
 
 _CONNECT_S: Final = 10.0
+_UNTAKEN_MS: Final = 60_000
 _MOST_ERROR: Final = 64 << 10
 """Bytes of a refusal that are read: its code is among the first."""
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -79,6 +82,14 @@ def proxy_of_environment(scheme: str, place: str) -> URL | None:
     )
 
 
+def _socket(address: tuple[int, int, int, str, object]) -> socket.socket:
+    """A connection that is given up waits until what was written is taken: not for ever."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNTAKEN_MS)
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """What a request sends: `size` bytes, which `file` holds for the signature and `parts` gives for sending."""
@@ -132,7 +143,7 @@ class Answer:
 
 
 class S3Client:
-    """Requests to one bucket, addressed by path. Connections are kept until `aclose`, for the loop that made them."""
+    """Requests to one bucket, addressed by path, from one event loop. Connections are kept until `aclose`."""
 
     def __init__(self, endpoint: SplitResult, bucket: str, region: str, context: ssl.SSLContext) -> None:
         self._scheme = endpoint.scheme
@@ -146,7 +157,7 @@ class S3Client:
         self._bucket = f"{endpoint.path.rstrip('/')}/{bucket}"
         self._region = region
         self._context = context
-        self._session: tuple[asyncio.AbstractEventLoop, aiohttp.ClientSession] | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager
     async def answered(self, call: Call, credentials: Credentials) -> AsyncGenerator[Answer]:
@@ -171,25 +182,21 @@ class S3Client:
             raise no_connection(call.where, str(error)) from None
 
     async def aclose(self) -> None:
-        """Close what is open. Connections of a loop that is over went with it."""
+        """Close what is open."""
         made, self._session = self._session, None
-        if made is not None and made[0] is asyncio.get_running_loop():
-            await made[1].close()
+        if made is not None:
+            await made.close()
 
     def _connections(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if self._session is None or self._session[0] is not loop:
-            self._session = (
-                loop,
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=self._context, limit=0),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    skip_auto_headers=("Content-Type", "Accept"),
-                    auto_decompress=False,
-                ),
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._context, limit=0, socket_factory=_socket),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Content-Type", "Accept"),
+                auto_decompress=False,
             )
-        return self._session[1]
+        return self._session
 
     async def _signed(self, call: Call, url: str, credentials: Credentials) -> dict[str, str]:
         """All headers of the request. The signature covers what is sent, whole: no trailers, no unsigned bodies."""

@@ -14,8 +14,12 @@ from xml.etree.ElementTree import ParseError, XMLParser
 from fednode.errors import StorageError
 from fednode.storage.wire import Entry
 
-MOST_PAGE: Final = 8 << 20
+MOST_PAGE: Final = 5 << 20
 """Bytes of a page that are read; one of 1,000 keys of the greatest length has 4 MiB."""
+_FED: Final = 64 << 10
+"""Bytes that the parser gets at a time: it looks at an unfinished tag from its start each time."""
+_MOST_NAMES: Final = 64
+"""Of elements: the parser keeps every name that it has met."""
 _PAGE: Final = 1000
 _MOST_TEXT: Final = 8 << 10
 """Characters of a key or token; a key of 1,024 bytes has 3,072, percent-encoded."""
@@ -72,6 +76,7 @@ class PageParser:
     def __init__(self, where: str) -> None:
         self._where = where
         self._left = MOST_PAGE
+        self._held = bytearray()
         self._content = _Content(where)
         # S3 writes UTF-8. Said here, what a page claims is not looked at (but a byte order mark is).
         self._parser = XMLParser(target=self._content, encoding="utf-8")
@@ -80,18 +85,23 @@ class PageParser:
         self._left -= len(part)
         if self._left < 0:
             raise not_s3(self._where, f"a page of more than {MOST_PAGE >> 20} MiB")
-        try:
-            self._parser.feed(part)
-        except ParseError:
-            raise not_s3(self._where, "no well-formed XML") from None
+        self._held += part
+        if len(self._held) >= _FED:
+            self._parse()
 
     def close(self) -> Page:
         """What the whole page says."""
+        self._parse(last=True)
+        return self._content.page()
+
+    def _parse(self, *, last: bool = False) -> None:
         try:
-            self._parser.close()
+            self._parser.feed(bytes(self._held))
+            self._held.clear()
+            if last:
+                self._parser.close()
         except ParseError:
             raise not_s3(self._where, "no well-formed XML") from None
-        return self._content.page()
 
 
 def not_s3(where: str, what: str) -> StorageError:
@@ -105,6 +115,7 @@ class _Content:
     def __init__(self, where: str) -> None:
         self._where = where
         self._path: list[str] = []
+        self._names: set[str] = set()
         self._text: list[str] | None = None
         self._room = 0
         self._entry: dict[tuple[str, ...], str] = {}
@@ -117,6 +128,9 @@ class _Content:
 
     def start(self, tag: str, attrs: dict[str, str]) -> None:
         self._path.append(tag.rpartition("}")[2])
+        self._names.add(tag)
+        if len(self._names) > _MOST_NAMES:
+            raise not_s3(self._where, "too many names of elements")
         if len(self._path) > _DEEPEST:
             raise not_s3(self._where, "elements too deep in each other")
         if self._path[0] != _ROOT:

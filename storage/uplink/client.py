@@ -48,18 +48,21 @@ class WorkerProcess:
     @classmethod
     async def start(cls, library: Path) -> WorkerProcess:
         """A process that has loaded the library. ConfigError where it cannot; Unavailable where it does not start."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a folder `storage` in the working directory must not be imported
-            "-m",
-            "fednode.storage.uplink.worker",
-            str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"GOMEMLIMIT": _GO_MEMORY, **os.environ},
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a folder `storage` in the working directory must not be imported
+                "-m",
+                "fednode.storage.uplink.worker",
+                str(os.getpid()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={"GOMEMLIMIT": _GO_MEMORY, **os.environ},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unavailable(f"the uplink worker does not start: {error.strerror}") from None
         worker = cls(process)
         try:
             async with asyncio.timeout(_START_S):

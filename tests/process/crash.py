@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import psutil
 from federation import PATIENCE_S, Federation, Running, Trouble
 
 from fednode.node.protocol import facts as f
@@ -130,16 +131,22 @@ def _judge(line: _Line, process: Running) -> Running | None:
 
 def kill_trainer(whole: Federation, daemon: Running, party: str, number: int) -> None:
     """kill -9 of a trainer child in mid-step of a round; its daemon goes on with another child."""
-    whole.wait(lambda: _stepping(daemon, number), f"{party} is in a step of round {number}")
-    trainer = daemon.trainer()
-    assert trainer is not None
-    trainer.suspend()
-    assert not whole.has(party, f.Trained, round=number), f"{party}: too late to kill the trainer in round {number}"
+    trainer = stop_trainer(whole, daemon, party, number)
     failed = daemon.talk.count(TRAIN_FAILED)
     trainer.kill()
     whole.wait(lambda: daemon.talk.count(TRAIN_FAILED) > failed, f"{party} says that its trainer is gone")
     whole.wait(lambda: whole.has(party, f.Trained, round=number), f"{party} has trained round {number}")
     assert not daemon.over
+
+
+def stop_trainer(whole: Federation, daemon: Running, party: str, number: int) -> psutil.Process:
+    """The trainer child, which holds still in mid-step of a round."""
+    whole.wait(lambda: _stepping(daemon, number), f"{party} is in a step of round {number}")
+    trainer = daemon.trainer()
+    assert trainer is not None
+    trainer.suspend()
+    assert not whole.has(party, f.Trained, round=number), f"{party}: too late to stop the trainer in round {number}"
+    return trainer
 
 
 def _stepping(daemon: Running, number: int) -> bool:

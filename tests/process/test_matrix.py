@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from crash import around, kill_along, kill_node, kill_trainer
+from crash import around, kill_along, kill_node, kill_trainer, stop_trainer
 from federation import Federation, undisturbed
 
 from fednode.node.protocol import facts as f
@@ -162,7 +162,11 @@ def test_trainer_node_and_power_in_every_round(federation: Make, tmp_path: Path,
     whole.serve()
     for number, victim in enumerate(whole.names, start=1):
         daemons = {name: whole.party(name, "run") for name in whole.names if name != victim}
-        assert whole.over(whole.party(victim, "run", crash_at=f"before:Train:{number}")).status == -9
+        killed = whole.party(victim, "run", crash_at=f"before:Train:{number}")
+        # Whoever is the next victim is held up, so that nobody can be in the next round before the power cut.
+        late = whole.names[number % len(whole.names)]
+        stop_trainer(whole, daemons[late], late, number)
+        assert whole.over(killed).status == -9
         daemons[victim] = whole.party(victim, "run")
         kill_trainer(whole, daemons[victim], victim, number)
         kill_node(whole, daemons)

@@ -196,6 +196,19 @@ def test_buckets_are_looked_at_before_the_run(copy: Make, s3: Service, knows: bo
     assert bobs == {"expiry": "ok", "list": "ok", "read": "ok", "write": "failed"}
 
 
+def test_what_could_not_be_tried_is_not_called_refused(copy: Make, s3: Service) -> None:
+    """Some services refuse to say that an object is absent to whoever may not list; a put looks first."""
+    whole = copy()
+
+    def says(request: Asked) -> Answer | None:
+        hidden = "must-not-write" in request.path and request.method in ("HEAD", "GET")
+        return Answer(403) if hidden else forward(s3.endpoint, request)
+
+    with stub(says) as server:
+        move_to_s3(whole, s3, lambda *_: server.url)
+        assert look(whole, "alice")["bob", "write"] == "warning"
+
+
 def test_a_peers_bucket_is_away_for_a_while(copy: Make, s3: Service, reference: str) -> None:
     whole, away, refused = copy(), threading.Event(), Counter[str]()
 

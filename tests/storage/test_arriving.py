@@ -59,6 +59,15 @@ def test_who_leaves_early_leaves_no_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_a_file_that_was_left_has_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    with Arriving(path) as arriving:
+        pass
+    with pytest.raises(RuntimeError):
+        arriving.digest()
+
+
 @pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), MemoryError()], ids=["disk", "memory"])
 def test_a_part_never_passes_for_the_whole(tmp_path: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"

@@ -152,6 +152,23 @@ def test_a_process_ends_with_a_killed_daemon(credentials: CredentialsFile, silen
         os.close(ended)
 
 
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_file_that_is_not_of_its_size(credentials: CredentialsFile, tmp_path: Path, after: bool) -> None:
+    source, folder = tmp_path / "source", tmp_path / "served" / BUCKET
+    folder.mkdir(parents=True)
+    source.write_bytes(b"x" * 1000)
+    remote = {"type": "alias", "remote": str(folder.parent)}
+    made = RcloneWire(RcloneSettings(BUCKET, credentials.path), credentials, remote=lambda _: remote)
+
+    if after:
+        program = tmp_path / "rclone"
+        program.write_text(f'#!/bin/sh\n"{made._program}" "$@" && printf y >> "{source}"\n')
+        program.chmod(0o755)
+        made._program = program
+    with pytest.raises(StorageError, match="changed"):
+        await made.upload("a/b", source, 1000 if after else 999, None)
+
+
 async def test_the_storj_backend_gets_the_grant_and_does_not_show_it(credentials: CredentialsFile) -> None:
     assert storj_remote(credentials.read()) == {"type": "storj", "access_grant": CANARY}
     made = RcloneWire(RcloneSettings(BUCKET, credentials.path), credentials)

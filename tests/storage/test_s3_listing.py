@@ -98,6 +98,7 @@ LAUGHS = "<!DOCTYPE l [<!ENTITY a0 'ha'>" + "".join(
 )  # fmt: skip
 LAUGHING = f"{LAUGHS}]><ListBucketResult><Contents><Key>&a11;</Key></Contents></ListBucketResult>"
 NONSENSE = {
+    "many names": (page("".join(f"<n{n}/>" for n in range(100)) + KEPT), "too many names"),
     "laughs": (LAUGHING.encode(), "a document type"),
     "laughs in UTF-16": (f"<?xml version='1.0' encoding='UTF-16'?>{LAUGHING}".encode("utf-16"), "a document type"),
     "claims UTF-16": (f"<?xml version='1.0' encoding='UTF-16'?>{LAUGHING}".encode(), "a document type"),
@@ -123,7 +124,7 @@ NONSENSE = {
     "long token": (page(f"<NextContinuationToken>{'a' * 10_000}</NextContinuationToken>"), "a text of more"),
     "inside": (page(f"<Contents><Key>a<b/>c</Key><Size>1</Size></Contents>{KEPT}"), "inside a text"),
     "deep": (page("<a>" * 100_000), "too deep"),
-    "long page": (page(f"<Other>{'x' * MOST_PAGE}</Other>{KEPT}"), "more than 8 MiB"),
+    "long page": (page(f"<Other>{'x' * MOST_PAGE}</Other>{KEPT}"), "more than 5 MiB"),
     "odd encoding": (page(f"<EncodingType>rot13</EncodingType>{KEPT}"), "encoding"),
     "more behind": (GOOD + b"<ListBucketResult/>", "well-formed"),
 }  # fmt: skip

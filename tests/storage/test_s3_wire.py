@@ -135,6 +135,10 @@ def test_an_authority_that_is_none(credentials: Path, tmp_path: Path) -> None:
 ANSWERS: list[tuple[int, str, type[StorageError]]] = [
     (400, "InvalidAccessKeyId", Denied),
     (400, "EntityTooLarge", StorageError),
+    (400, "ExpiredToken", Denied),
+    (400, "RequestTimeout", Unavailable),
+    (400, "IncompleteBody", Unavailable),
+    (400, "XAmzContentSHA256Mismatch", Unavailable),
     (401, "", Denied),
     (403, "AccessDenied", Denied),
     (403, "SignatureDoesNotMatch", Denied),
@@ -175,6 +179,7 @@ async def test_a_refused_look(
         lambda store: store.download(KEY, tmp_path / "t", limit=10, progress=None),
         listed,
         lambda store: store.delete(KEY),
+        lambda store: store.stat(KEY),  # the answer to HEAD has no body, and the reason is told all the same
     ]
     with stub(lambda _: Answer(status, error_body(code) if code else b"")) as server:
         for call in calls:
@@ -182,6 +187,12 @@ async def test_a_refused_look(
                 await call(wire(server.url, credentials))
             assert type(caught.value) is expected
             shows_no_secret(caught.value)
+
+
+async def test_a_wrong_clock_is_named_at_the_first_call_of_a_put(credentials: Path) -> None:
+    with stub(lambda _: Answer(403, error_body("RequestTimeTooSkewed"))) as server, pytest.raises(Denied) as caught:
+        await wire(server.url, credentials).stat(KEY)
+    assert "clock" in caught.value.hint
 
 
 async def test_absent_is_told_from_no_bucket(credentials: Path, tmp_path: Path) -> None:

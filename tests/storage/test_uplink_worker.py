@@ -121,6 +121,17 @@ async def test_what_the_store_refuses(store: UplinkWire, source: Path, tmp_path:
     assert await keys(store, "a/") == []
 
 
+async def test_no_more_processes(client: UplinkClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuses(*_: object, **__: object) -> object:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("asyncio.create_subprocess_exec", refuses)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await client.call({"op": "share"})
+    assert "error" in await client.call({"op": "none"})
+
+
 async def test_a_hung_call_ends_alone(store: UplinkWire, source: Path) -> None:
     """Another call in the same bucket goes on, in the same process."""
     other = asyncio.create_task(store.stat("stat-hang"))
