@@ -26,7 +26,9 @@ _TEXTS: Final[tuple[tuple[str, str], ...]] = (
     (
         "unavailable",
         r"connection (refused|reset|closed)|broken pipe|dial tcp|no such host|no route to host|network is unreachable"
-        r"|i/o timeout|deadline exceeded|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: ",
+        r"|i/o timeout|deadline exceeded|unexpected eof|rpc: |internal error|not enough|insufficient|metainfo: "
+        # Whatever else Storj's library says has no code there either: too few nodes that take or give pieces, mostly.
+        r"|uplink: ",
     ),
 )
 _LONG_WORD: Final = re.compile(r"[0-9A-Za-z+/_=-]{40,}")

@@ -241,6 +241,10 @@ async def test_a_program_that_talks_without_end(
         ("write /x: no space left on device", QuotaExceeded),
         ("metainfo: rpc: tcp connector failed: rpc: dial tcp 127.0.0.1:7777: connect: connection refused", Unavailable),
         ("context deadline exceeded", Unavailable),
+        (
+            "Failed to copyto: uplink: encryption: failed to upload enough pieces (needed at least 3 but got 0)",
+            Unavailable,
+        ),
         ("something new", StorageError),
         ("", StorageError),
     ],
