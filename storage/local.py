@@ -23,7 +23,7 @@ from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle, size_of
 from fednode.storage.retry import Deadlines, within
-from fednode.storage.wire import Capabilities, Entry
+from fednode.storage.wire import Capabilities, Entry, harmless
 from fednode.types import Digest, Transferred
 
 T = TypeVar("T")
@@ -62,8 +62,8 @@ class LocalBucket:
         """
         size = await asyncio.to_thread(size_of, source)
         await self._within(size, key, lambda: self._put(key, source))
-        if progress is not None:
-            progress(size, size)
+        if (told := harmless(progress)) is not None:
+            told(size, size)
 
     async def get(
         self, key: str, target: Path, *, size: int, sha256: Digest, progress: Transferred | None = None
@@ -73,7 +73,7 @@ class LocalBucket:
         NotFound where the key is absent, Unavailable where the folder is absent or the key is no plain file. Other
         bytes: Integrity(kind="size" | "digest"), and they lie beside `target` as `<target>.kept`.
         """
-        await self._within(size, key, lambda: self._get(key, target, size, sha256, progress))
+        await self._within(size, key, lambda: self._get(key, target, size, sha256, harmless(progress)))
 
     async def read(self, key: str, *, limit: int) -> bytes:
         """A small object whole. NotFound where absent; Integrity(kind="size") where longer than `limit` bytes."""

@@ -15,7 +15,7 @@ from fednode.storage.explained import explained
 from fednode.storage.keys import check_prefix, segments
 from fednode.storage.landing import landing, settle, sha256_of, size_of
 from fednode.storage.retry import Deadlines, RetryPolicy, persistently, within
-from fednode.storage.wire import Capabilities, Entry, Listed, Wire
+from fednode.storage.wire import Capabilities, Entry, Listed, Wire, harmless
 from fednode.types import Digest, Transferred
 
 
@@ -48,7 +48,7 @@ class RemoteBucket:
         size = await asyncio.to_thread(size_of, source)
         lock = self._writing.setdefault(key, asyncio.Lock())
         async with lock:
-            await persistently(self._policy, lambda: self._create_or_verify(key, source, size, progress))
+            await persistently(self._policy, lambda: self._create_or_verify(key, source, size, harmless(progress)))
 
     async def get(
         self, key: str, target: Path, *, size: int, sha256: Digest, progress: Transferred | None = None
@@ -64,7 +64,7 @@ class RemoteBucket:
         async def attempt() -> None:
             where = self._where(key)
             with explained(str(target)), landing(target) as temporary, Arriving(temporary) as arrived:
-                await self._download(key, temporary, size + 1, progress)
+                await self._download(key, temporary, size + 1, harmless(progress))
                 await asyncio.to_thread(
                     settle, temporary, target, size=size, sha256=sha256, where=where, arrived=arrived
                 )

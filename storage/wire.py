@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Final, NamedTuple, Protocol
 
 from fednode.errors import StorageError
 from fednode.types import Transferred
+
+_log = logging.getLogger("fednode.storage")
 
 
 class Entry(NamedTuple):
@@ -51,6 +54,20 @@ class Capabilities:
     looks_itself: bool = False
     """An upload by itself raises Conflict before a byte is sent where something stands already, and succeeds only where
     the store has the whole size afterwards."""
+
+
+def harmless(progress: Transferred | None) -> Transferred | None:
+    """The same, but for what it raises: it is information only, and must not end a transfer."""
+    if progress is None:
+        return None
+
+    def told(moved: int, whole: int) -> None:
+        try:
+            progress(moved, whole)
+        except Exception:
+            _log.exception("what was told about a transfer's progress failed")
+
+    return told
 
 
 class Wire(Protocol):

@@ -59,15 +59,28 @@ async def test_what_is_put_comes_back(box: Box, source: Path, tmp_path: Path) ->
     assert await box.names() == [box.key]
 
 
+async def test_progress_that_fails_harms_no_transfer(box: Box, source: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def fails(moved: int, _: int) -> None:
+        seen.append(moved)
+        raise BrokenPipeError
+
+    await box.bucket.put(box.key, source, progress=fails)
+    await box.bucket.get(box.key, tmp_path / "t", size=len(DATA), sha256=digest(DATA), progress=fails)
+    assert (tmp_path / "t").read_bytes() == DATA
+    assert len(seen) >= 2
+
+
 @pytest.mark.parametrize("size", [0, 1, 4096, 4097, 1 << 20])
 async def test_sizes(box: Box, tmp_path: Path, size: int) -> None:
     await comes_back(box, tmp_path, size)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [(64 << 20) - 1, (64 << 20) + 1, 200 << 20])
+@pytest.mark.parametrize("size", [24 << 20, (64 << 20) - 1, (64 << 20) + 1, 200 << 20])
 async def test_big_sizes(box: Box, tmp_path: Path, size: int) -> None:
-    """Storj cuts objects into segments of 64 MiB."""
+    """Storj cuts objects into segments of 64 MiB; our own library, of 24 MiB."""
     await comes_back(box, tmp_path, size)
 
 
