@@ -30,9 +30,10 @@ def test_seeds(part: int) -> None:
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("seed", [4204, 53704])
+@pytest.mark.parametrize("seed", [4204, 53704, 214409, 230778])
 def test_seeds_that_failed_once(seed: int) -> None:
-    """Outages between failed trainings; a deposit that its own node saw seconds after the others."""
+    """Outages between failed trainings; a deposit that its own node saw seconds after the others; closing with a home
+    from before a divergence was found (the check asked too much)."""
     assert simulate(seed).problem is None
 
 
