@@ -76,20 +76,20 @@ class RcloneWire:
         Between its look and the end only a grant without delete keeps it from replacing an object.
         """
         origin = str(source.absolute())  # absolute: a colon in it is no remote
-        changed = StorageError(f"{origin} is not of {size} bytes any more: it changed while it was uploaded")
-        with explained(origin):
-            source.open("rb").close()
-            if source.stat().st_size != size:
-                raise changed
+
+        def check() -> None:
+            with explained(origin):
+                source.open("rb").close()
+                if source.stat().st_size != size:
+                    raise StorageError(f"{origin} is not of {size} bytes any more: it changed while it was uploaded")
 
         def moved(count: int) -> None:
             if progress is not None:
                 progress(min(count, size), size)
 
+        check()
         await self._run(key, "copyto", *_CREATE, origin, f"{self._root}/{key}", moved=moved)
-        with explained(origin):
-            if source.stat().st_size != size:
-                raise changed
+        check()
         moved(size)
 
     async def download(self, key: str, target: Path, *, limit: int, progress: Transferred | None) -> None:

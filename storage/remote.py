@@ -85,9 +85,8 @@ class RemoteBucket:
         """Whether the store itself refuses an upload as `key`, where the bytes of `source` stand. Sends them again."""
         segments(key)
         size = await asyncio.to_thread(size_of, source)
-        work = self._wire.upload(key, source, size, None)
         try:
-            await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+            await self._upload(key, source, size, None)
         except Conflict:
             return True
         return False
@@ -128,6 +127,10 @@ class RemoteBucket:
         work = self._wire.download(key, target, limit=limit, progress=progress)
         await within(self._deadlines.of(limit), work, f"{self._where(key)}: download")
 
+    async def _upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
+        work = self._wire.upload(key, source, size, progress)
+        await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+
     async def _create_or_verify(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
         try:
             found = await self._create(key, source, size, progress)
@@ -142,8 +145,7 @@ class RemoteBucket:
         if looks:
             with contextlib.suppress(NotFound):
                 return await self._stat(key)
-        work = self._wire.upload(key, source, size, progress)
-        await within(self._deadlines.of(size), work, f"{self._where(key)}: upload")
+        await self._upload(key, source, size, progress)
         if looks and await self._stat(key) != size:
             raise self._conflict(key, source)
         return None

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import SplitResult, urlsplit
@@ -61,14 +62,13 @@ class S3Wire:
 
     async def upload(self, key: str, source: Path, size: int, progress: Transferred | None) -> None:
         """One conditional PUT (If-None-Match), streamed. StorageError if the file is not of `size` any more."""
-        call = self._call("PUT", key)
         with explained(str(source)), source.open("rb") as handle:
             sending = _Sending(handle, size, progress)
             sending.check()
             body = Body(handle, size, sending.parts())
-            create = Call("PUT", key, call.where, headers={"If-None-Match": "*"}, body=body)
+            call = replace(self._call("PUT", key), headers={"If-None-Match": "*"}, body=body)
             try:
-                async with self._answered(create, Of.NEW):
+                async with self._answered(call, Of.NEW):
                     if not sending.whole:
                         raise Unavailable(f"{call.where}: the store took it before it had it all")
             except Unavailable:

@@ -171,10 +171,9 @@ class S3Client:
         url = f"{self._scheme}://{self._netloc}{target}"
         headers = await self._signed(call, url, credentials)
         body = call.body.parts if call.body else None
-        proxy = proxy_of_environment(self._scheme, self._place)
         try:
             async with self._connections().request(
-                call.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False, proxy=proxy
+                call.method, URL(url, encoded=True), headers=headers, data=body, allow_redirects=False
             ) as response:
                 yield Answer(response)
         except _BROKEN as error:
@@ -193,6 +192,7 @@ class S3Client:
                 connector=aiohttp.TCPConnector(ssl=self._context, limit=0, socket_factory=_socket),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=proxy_of_environment(self._scheme, self._place),
                 skip_auto_headers=("Content-Type", "Accept"),
                 auto_decompress=False,
             )

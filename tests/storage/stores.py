@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fednode.storage.opening import open_bucket
 from fednode.storage.rclone import RcloneWire
 from fednode.storage.remote import RemoteBucket
 from fednode.storage.retry import Deadlines
+from fednode.storage.s3 import S3Wire
 from fednode.storage.settings import BucketSettings, RcloneSettings, S3Settings, UplinkSettings
 from fednode.storage.uplink.library import find_library
 
@@ -169,3 +171,13 @@ STORES: dict[str, Callable[[Makers], Box]] = {
     "rclone-storj": _storj(RcloneSettings),
     "uplink-storj": _storj(UplinkSettings),
 }
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, credentials: Path, ca_file: Path | None = None) -> AsyncGenerator[S3Wire]:
+    """The bucket "bucket" of the S3 at `url`, without what RemoteBucket adds."""
+    wire = S3Wire(S3Settings("bucket", credentials, url, ca_file=ca_file), CredentialsFile(credentials))
+    try:
+        yield wire
+    finally:
+        await wire.aclose()

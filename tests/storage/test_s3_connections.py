@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import string
 from collections import Counter
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -26,7 +24,7 @@ from fednode.types import Digest
 from .http_stub import Answer, Asked, certificates, stub
 from .raw_server import Connection, raw
 from .services import Service
-from .stores import Makers, new_base, s3_settings
+from .stores import Makers, new_base, opened, s3_settings
 
 KEY = "alice/000001/signal.cbor"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -45,15 +43,6 @@ def credentials(tmp_path: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text('access_key_id = "AKIDONE"\nsecret_access_key = "secret"\nsession_token = "TOKENCANARY"\n')
     return path
-
-
-@contextlib.asynccontextmanager
-async def opened(url: str, credentials: Path, ca_file: Path | None = None) -> AsyncGenerator[S3Wire]:
-    wire = S3Wire(S3Settings("bucket", credentials, url, ca_file=ca_file), CredentialsFile(credentials))
-    try:
-        yield wire
-    finally:
-        await wire.aclose()
 
 
 PAGE = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
@@ -12,18 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fednode.errors import Denied, NotFound, StorageError, Throttled, Unavailable
-from fednode.storage.credentials import CredentialsFile
-from fednode.storage.s3 import S3Wire
-from fednode.storage.settings import S3Settings
 
 from .http_stub import certificates
 from .raw_server import Connection, Raw, raw
+from .stores import opened
 
 KEY = "alice/000001/signal.cbor"
 BIG = 48 << 20
@@ -81,15 +78,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     path.write_bytes(b"adapter" * (BIG // 7))
     return path
-
-
-@contextlib.asynccontextmanager
-async def opened(server: Raw, credentials: Path, ca_file: Path | None = None) -> AsyncGenerator[S3Wire]:
-    wire = S3Wire(S3Settings("bucket", credentials, server.url, ca_file=ca_file), CredentialsFile(credentials))
-    try:
-        yield wire
-    finally:
-        await wire.aclose()
 
 
 def answering(status: int, headers: str, body: Callable[[Connection], None]) -> Callable[[Connection], None]:
@@ -196,7 +184,7 @@ async def test_what_is_no_http(credentials: Path, said: bytes) -> None:
         connection.say(said)
 
     with raw(serve) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             for work in (wire.stat(KEY), wire.delete(KEY)):
                 with pytest.raises(Unavailable):
                     await work
@@ -211,8 +199,7 @@ async def test_what_is_no_tls(credentials: Path, said: bytes) -> None:
         connection.say(said)
 
     with raw(serve) as server:
-        secure = Raw(server.url.replace("http:", "https:"))
-        async with opened(secure, credentials) as wire:
+        async with opened(server.url.replace("http:", "https:"), credentials) as wire:
             for work in (wire.stat(KEY), wire.delete(KEY)):
                 with pytest.raises(Unavailable):
                     await work
@@ -229,7 +216,7 @@ async def test_nobody_is_followed(credentials: Path, tmp_path: Path, status: int
 
     with raw(elsewhere) as other:
         with raw(answering(status, f"Location: {other.url}/x\r\nContent-Length: 0", lambda _: None)) as server:
-            async with opened(server, credentials) as wire:
+            async with opened(server.url, credentials) as wire:
                 for work in (
                     wire.stat(KEY),
                     wire.download(KEY, tmp_path / "t", limit=1, progress=None),
@@ -269,7 +256,7 @@ async def test_an_early_refusal(
         over.wait(60)
 
     with raw(serve, pair if secure else None) as server:
-        async with opened(server, credentials, authority) as wire:
+        async with opened(server.url, credentials, authority) as wire:
             with pytest.raises(StorageError) as caught:
                 await wire.upload(KEY, source, source.stat().st_size, None)
         over.set()
@@ -285,7 +272,7 @@ async def test_an_answer_before_the_end_is_no_success(credentials: Path, source:
 
     over = threading.Event()
     with raw(serve) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             with pytest.raises(Unavailable, match="before it had it all"):
                 await wire.upload(KEY, source, source.stat().st_size, None)
         over.set()
@@ -307,7 +294,7 @@ async def test_interim_answers_are_none(credentials: Path, source: Path, tmp_pat
 
     seen: list[int] = []
     with raw(serve, pair if secure else None) as server:
-        async with opened(server, credentials, authority) as wire:
+        async with opened(server.url, credentials, authority) as wire:
             await wire.upload(KEY, source, size, lambda moved, _: seen.append(moved))
     assert seen == sorted(seen)
     assert len(seen) > 40
@@ -319,7 +306,7 @@ async def test_a_server_that_hangs_up_while_we_send(credentials: Path, source: P
         connection.request()
 
     with raw(serve) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             with pytest.raises(Unavailable):
                 await wire.upload(KEY, source, source.stat().st_size, None)
 
@@ -339,7 +326,7 @@ async def test_an_upload_that_is_given_up(credentials: Path, source: Path, tmp_p
 
     polite = answering(404, "Content-Length: 0", lambda _: None)
     with raw(serve, pair if secure else None) as server:
-        async with opened(server, credentials, authority) as wire:
+        async with opened(server.url, credentials, authority) as wire:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await wire.upload(KEY, source, source.stat().st_size, None)
@@ -368,7 +355,7 @@ async def test_what_was_given_up_is_not_kept_for_ever(
         )
 
     with raw(serve) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             before = sockets()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
@@ -394,7 +381,7 @@ async def test_pages_in_a_circle(credentials: Path) -> None:
             connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page), page)
 
     with raw(serve) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             with pytest.raises(StorageError, match="in a circle"):
                 _ = [entry async for entry in wire.list("")]
         assert server.connections == 1
@@ -405,5 +392,5 @@ async def test_keys_outside_the_prefix_are_not_given(credentials: Path) -> None:
     inner = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
     page = f"<ListBucketResult><IsTruncated>false</IsTruncated>{inner}</ListBucketResult>".encode()
     with raw(answering(200, f"Content-Length: {len(page)}", lambda found: found.say(page))) as server:
-        async with opened(server, credentials) as wire:
+        async with opened(server.url, credentials) as wire:
             assert [entry.key async for entry in wire.list("alice/")] == ["alice/1", "alice/2/3"]
